@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NewType, TypeVar
+from typing import Annotated, Final, Generic, NewType, TypeVar
 
 import msgspec
 
@@ -205,17 +205,17 @@ class Charge(enum.Enum):
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """A token bucket's settings: up to `capacity` at once, refilled at `rate` tokens a second."""
 
-    capacity: float
-    rate: float
+    capacity: Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
     charge: Charge = Charge.RUN
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one queue."""
 
-    concurrency: int | None = None  # attempts at once; None: as many as the daemon has slots
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None  # at once; None: all the daemon's slots
     limit: Limit | None = None  # per user
-    low_water: int = 1_000  # a source is pulled while its lane holds fewer items than this
+    low_water: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 1_000  # items; below it a source is pulled
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):
