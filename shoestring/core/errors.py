@@ -18,7 +18,8 @@
     │   └── DatabaseNewer          a later version wrote the file
     ├── ProtocolError              the two ends of a connection disagree
     │   ├── LocalProtocolError     this end broke the protocol: a bug in the caller
-    │   └── RemoteProtocolError    the other end sent what is not a message
+    │   ├── RemoteProtocolError    the other end sent what is not a message
+    │   └── UnknownVerb            a message this end has no verb for: one of the two is older
     ├── SourceFailed               the items of a fan-out could not all be read
     └── Unavailable                the daemon cannot be reached
 
@@ -49,9 +50,19 @@ class UsageError(ShoestringError):
 
 
 class ArgumentError(UsageError):
-    """An argument does not fit; the message carries its path, as in `$.to`."""
+    """An argument does not fit; the message carries its path, as in `$.to`.
+
+    Among the items of a fan-out, `index` is the place of the one that does not fit.
+    """
 
     code = -32010
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+    def data(self) -> dict[str, object]:
+        return {} if self.index is None else {"index": self.index}
 
 
 class PayloadTooLarge(UsageError):
@@ -150,6 +161,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     code = -32700
+
+
+class UnknownVerb(ProtocolError):
+    code = -32601
 
 
 class SourceFailed(ShoestringError):
