@@ -1,0 +1,76 @@
+"""Disk writes and memory of the daemon, from the kernel's own counters.
+
+The device under the folder counts what was really written, after the page cache and the file system's journal had
+their say; but it counts everybody's writes. Where the folder has no block device to count on (tmpfs, a container's
+overlay), the bytes the daemon had written are what there is. `Disk.source` says which of the two it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+SECTOR_BYTES: Final = 512
+
+
+class Disk:
+    """A counter that only rises, over all lives of the daemon."""
+
+    def __init__(self, folder: Path) -> None:
+        number = os.stat(folder).st_dev
+        self._stat = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+        self.of_device = self._stat.exists()
+        #: What one unit of `read` is.
+        self.unit = "writes" if self.of_device else "kB"
+        self._ended = 0  # what the daemon's earlier lives had written, where processes are what is counted
+        self._pid, self._latest = 0, 0
+        if self.of_device:
+            self.source = f"all writes of {self._stat.resolve().parent.name}, the device under {folder}"
+        else:
+            self.source = f"kB the daemon had written (/proc/PID/io): {folder} has no block device to count on"
+
+    def read(self, pid: int) -> int:
+        """Return the count; `pid` is the daemon as it runs now."""
+        if self.of_device:
+            return int(self._stat.read_text().split()[4])
+        if pid != self._pid:
+            self._ended, self._pid, self._latest = self._ended + self._latest, pid, 0
+        try:
+            lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+        except OSError:  # it just died, or this kernel does not count: what was last read stands
+            return self._ended + self._latest
+        fields = dict(line.split(": ") for line in lines)
+        self._latest = int(fields["write_bytes"]) // 1000
+        return self._ended + self._latest
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 if it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+class Pace:
+    """The rate of a rising counter over the last few seconds.
+
+    >>> pace = Pace(over_s=2.0)
+    >>> [pace.add(now_s, count) for now_s, count in ((0, 0), (1, 10), (2, 30), (3, 30))]
+    [0.0, 10.0, 15.0, 10.0]
+    """
+
+    def __init__(self, over_s: float) -> None:
+        self._over_s = over_s
+        self._readings: deque[tuple[float, int]] = deque()
+
+    def add(self, now_s: float, count: int) -> float:
+        """Take a reading and return the rate per second since the reading `over_s` ago."""
+        self._readings.append((now_s, count))
+        while self._readings[0][0] < now_s - self._over_s:
+            self._readings.popleft()
+        then_s, before = self._readings[0]
+        return (count - before) / (now_s - then_s) if now_s > then_s else 0.0
