@@ -79,3 +79,21 @@ def test_the_example_says_of_every_key_why() -> None:
 
     # The three numbers of a limit are explained together, above its section.
     assert [line.removeprefix("# ").split(" = ")[0] for line in without] == ["rate", "charge"]
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    """A test command nobody runs is out of date by the next release."""
+    readme = (ROOT / "README.md").read_text("utf-8").splitlines()
+    run = (ROOT / ".ci" / "run").read_text("utf-8")
+
+    assert [line for line in readme if line.startswith("sh .ci/setup dev && ")] == [
+        "sh .ci/setup dev && .venv/bin/pytest"
+    ]
+    assert r"grep -E '^sh \.ci/setup dev && ' README.md" in run
+
+
+def test_the_first_command_of_the_readme_sets_up_and_runs_the_demo() -> None:
+    """It is the first thing anybody does, and the one thing some ever do."""
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+
+    assert next(line for line in lines if line.startswith("sh ")) == "sh .ci/setup && .venv/bin/shoestring demo"
