@@ -1,0 +1,5 @@
+"""`python -m shoestring`."""
+
+from shoestring.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""Aligned columns and lines of facts, coloured where the terminal wants it.
+
+The words are aligned before they are coloured, so that what is drawn on a terminal and what is written to a file are
+the same but for the colour. On a terminal the one flexible column gives way until the row fits; in a pipe nothing
+is cut, because `grep` and `awk` read it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import click
+
+from shoestring.cli.figures import cut, plain, width
+
+_GAP: Final = "  "
+_NARROWEST: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: `right` for numbers, `flexible` for the one that gives way on a narrow terminal."""
+
+    title: str
+    right: bool = False
+    flexible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A text and its colour."""
+
+    text: str
+    colour: str | None = None
+    dim: bool = False
+    bold: bool = False
+
+
+def terminal_width() -> int | None:
+    """Return the columns stdout has, None if it is not a terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def rows(columns: Sequence[Column], lines: Iterable[Sequence[str | Cell]], limit: int | None = None) -> list[str]:
+    """Return the header and one line of text per row, at most `limit` columns wide if the flexible column allows it."""
+    cells = [[_safe(value) for value in line] for line in lines]
+    widths = [max(width(text) for text in texts) for texts in _texts(columns, cells)]
+    if limit is not None:
+        _fit(columns, widths, limit)
+    header = [Cell(column.title, dim=True) for column in columns]
+    return [_line(columns, widths, line) for line in [header, *cells]]
+
+
+def facts(pairs: Iterable[tuple[str, str]], indent: int = 0) -> list[str]:
+    """Return one line per (name, value), the names dim and aligned; a value of several lines stays aligned."""
+    known = list(pairs)
+    name_width = max((len(name) for name, _ in known), default=0)
+    out: list[str] = []
+    for name, value in known:
+        first, *more = plain(value, lines=True).split("\n")
+        out.append(" " * indent + click.style(name.ljust(name_width), dim=True) + _GAP + first)
+        out.extend(" " * (indent + name_width) + _GAP + line for line in more)
+    return out
+
+
+def _safe(value: str | Cell) -> Cell:
+    made = value if isinstance(value, Cell) else Cell(value)
+    return replace(made, text=plain(made.text))
+
+
+def _texts(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> Iterator[list[str]]:
+    """Yield the texts of each column, its title first."""
+    for at, column in enumerate(columns):
+        yield [column.title, *(line[at].text for line in cells)]
+
+
+def _fit(columns: Sequence[Column], widths: list[int], limit: int) -> None:
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
+    for at, column in enumerate(columns):
+        if column.flexible and over > 0:
+            given = min(over, max(0, widths[at] - max(_NARROWEST, width(column.title))))
+            widths[at] -= given
+            over -= given
+
+
+def _line(columns: Sequence[Column], widths: Sequence[int], line: Sequence[Cell]) -> str:
+    made: list[str] = []
+    for at, (column, one) in enumerate(zip(columns, line, strict=True)):
+        text = cut(one.text, widths[at]) if column.flexible else one.text
+        space = " " * (widths[at] - width(text))
+        # The last column is not padded: no spaces stand at the end of a line.
+        before, after = (space, "") if column.right else ("", space if at < len(columns) - 1 else "")
+        made.append(before + _coloured(text, one) + after)
+    return _GAP.join(made).rstrip(" ")
+
+
+def _coloured(text: str, one: Cell) -> str:
+    if text and (one.colour or one.dim or one.bold):
+        return click.style(text, fg=one.colour, dim=one.dim or None, bold=one.bold or None)
+    return text
