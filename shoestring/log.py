@@ -28,8 +28,10 @@ Event = Literal[
     "daemon_started",
     "daemon_stopped",
     "daemon_failed",
-    "phase_entered",
+    "stop_begun",
     "stop_hurried",
+    "exception_lost",
+    "threads_left",
 ]
 EVENTS: Final[frozenset[str]] = frozenset(get_args(Event))
 
