@@ -1,4 +1,4 @@
-"""Disk writes and memory of the daemon, from the kernel's own counters.
+"""Disk writes, memory and CPU of the daemon, from the kernel's own counters.
 
 The device under the folder counts what was really written, after the page cache and the file system's journal had
 their say; but it counts everybody's writes. Where the folder has no block device to count on (tmpfs, a container's
@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-SECTOR_BYTES: Final = 512
 
 
 class Disk:
@@ -26,10 +24,11 @@ class Disk:
         self.unit = "writes" if self.of_device else "kB"
         self._ended = 0  # what the daemon's earlier lives had written, where processes are what is counted
         self._pid, self._latest = 0, 0
+        self.name = self._stat.resolve().parent.name if self.of_device else "the daemon's account"
         if self.of_device:
-            self.source = f"all writes of {self._stat.resolve().parent.name}, the device under {folder}"
+            self.source = f"all writes to {self.name}, the device under {folder.parent}, whoever made them"
         else:
-            self.source = f"kB the daemon had written (/proc/PID/io): {folder} has no block device to count on"
+            self.source = f"kB the daemon had written (/proc/PID/io): {folder.parent} has no block device to count on"
 
     def read(self, pid: int) -> int:
         """Return the count; `pid` is the daemon as it runs now."""
@@ -46,13 +45,36 @@ class Disk:
         return self._ended + self._latest
 
 
-def rss_bytes(pid: int) -> int:
-    """Return the resident memory of a process; 0 if it is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGESIZE")
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process as the kernel accounts for it. Everything is 0 once it is gone."""
+
+    pid: int
+
+    def rss_bytes(self) -> int:
+        """Return its resident memory."""
+        return self._status_kib("VmRSS") * 1024
+
+    def rss_bytes_max(self) -> int:
+        """Return the most it ever had resident."""
+        return self._status_kib("VmHWM") * 1024
+
+    def cpu_s(self) -> float:
+        """Return the CPU time it has used, of all its threads."""
+        try:
+            # The second field is the name in parentheses, which may hold spaces.
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _status_kib(self, name: str) -> int:
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        fields = dict(line.split(":", 1) for line in lines)
+        return int(fields.get(name, "0 kB").split()[0])
 
 
 class Pace:

@@ -55,6 +55,7 @@ class Stage:
             tempfile.mkdtemp(prefix="shoestring-demo-", dir=shared_memory if shared_memory.is_dir() else self.folder)
         )
         self.config = self.folder / "shoestring.toml"
+        self.socket = self.folder / "shoestring.sock"
         self.daemon: subprocess.Popen[str] | None = None
         self.lives = 0
         self._stub: subprocess.Popen[str] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.demo.gauges import Disk, Pace, rss_bytes
+from shoestring.demo.gauges import Disk, Pace, Process
 
 
 def test_where_there_is_no_device_the_bytes_of_the_process_are_counted(tmp_path: Path) -> None:
@@ -39,15 +39,18 @@ def test_the_device_under_the_folder_is_read_and_named(tmp_path: Path) -> None:
     if not disk.of_device:
         pytest.skip("no block device under the temporary folder")
 
-    assert str(tmp_path) in disk.source
+    assert str(tmp_path.parent) in disk.source
     assert disk.unit == "writes"
     assert disk.read(os.getpid()) > 0
 
 
-def test_resident_memory_of_a_process_that_is_gone_is_0() -> None:
+def test_a_process_that_is_gone_has_and_uses_nothing() -> None:
     """The daemon may die between two readings."""
-    assert rss_bytes(os.getpid()) > 1_000_000
-    assert rss_bytes(-1) == 0
+    alive, gone = Process(os.getpid()), Process(-1)
+
+    assert min(alive.rss_bytes(), alive.rss_bytes_max()) > 1_000_000
+    assert alive.cpu_s() > 0
+    assert (gone.rss_bytes(), gone.rss_bytes_max(), gone.cpu_s()) == (0, 0, 0.0)
 
 
 def test_a_pace_forgets_what_is_older_than_its_window() -> None:
