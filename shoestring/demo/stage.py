@@ -80,8 +80,15 @@ class Stage:
         self._stub = self._spawn("stub", ["-m", "shoestring.demo.stub", argument], stdout=subprocess.PIPE)
         assert self._stub.stdout is not None
         self._api_url = self._stub.stdout.readline().strip()
+        if not self._api_url:
+            self._stub.wait()  # its end of the pipe is closed, so it is ending
         self.check()
         return self._api_url
+
+    @property
+    def stub_pid(self) -> int:
+        assert self._stub is not None
+        return self._stub.pid
 
     def start_daemon(self) -> None:
         """Start the daemon, or start it again. Does not wait: ask its socket."""
