@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shoestring.core.errors import ArgumentError, UsageError
+from shoestring.core.errors import ArgumentError, RemoteProtocolError, UsageError
 from shoestring.core.model import DEFAULT_OPTIONS, Entry, Options
+from shoestring.core.wire import parse_request
 
 if TYPE_CHECKING:
     from shoestring.cli.session import Session
@@ -39,8 +40,19 @@ class Reader:
             raise ArgumentError(f"{self._handler}: {_cause(error)}. {_REMEDY}") from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArgumentError(f"{self._handler}: the arguments are not JSON: {_cause(error)}. {_REMEDY}") from error
+        self._check_strictly(data)
+        if b"\n" in data:
+            data = msgspec.json.format(data, indent=-1)  # a frame is one line
         body = data if isinstance(given, dict) else self._named(data)
         return Entry(self._handler, msgspec.Raw(body), self._options)
+
+    def _check_strictly(self, data: bytes) -> None:
+        """Refuse what the daemon would refuse a whole frame of lines for, such as a key that stands twice."""
+        try:
+            parse_request(b'{"jsonrpc":"2.0","method":"","params":{"":%b}}' % data)
+        except RemoteProtocolError as error:
+            what = str(error).partition(": ")[2]
+            raise ArgumentError(f"{self._handler}: {what}. Nothing was stored. Correct the arguments.") from error
 
     def _named(self, data: bytes) -> bytes:
         """Return arguments by position as the object of arguments by name that travels."""

@@ -10,7 +10,7 @@ from shoestring.api.parameters import ListDiscarded, OneTask
 from shoestring.cli.figures import span
 from shoestring.cli.group import Command, Group
 from shoestring.cli.listing import HANDLER, LIMIT, QUEUE, check_names, cut_short, one_task
-from shoestring.cli.session import Session, now_ms, with_session
+from shoestring.cli.session import Session, with_session
 from shoestring.cli.table import Cell, Column, rows, terminal_width
 from shoestring.core.errors import NotFound
 from shoestring.core.model import TaskState, TaskView
@@ -40,7 +40,7 @@ def list_discarded(session: Session, *, handler: str | None, queue: str | None, 
     if not found:
         session.say("Nothing is discarded. Good.")
         return
-    _table(found)
+    _table(found, session.clock())
     cut_short(len(found), limit, session)
     session.say("\nRead one: shoestring discarded ID    run again: shoestring retry ID")
 
@@ -59,11 +59,10 @@ def show(session: Session, *, task_id: int) -> None:
     if session.json:
         session.print_json(task)
     else:
-        one_task(task)
+        one_task(task, session.clock())
 
 
-def _table(found: Iterable[TaskView]) -> None:
-    now = now_ms()
+def _table(found: Iterable[TaskView], now: int) -> None:
     columns = [
         Column("ID", right=True),
         Column("HANDLER"),

@@ -10,6 +10,7 @@ the command stops and says from which line on.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -98,7 +99,7 @@ def enqueue(
     reader = Reader(session, handler, options)
     if arguments == "-":
         _check_handler(session, handler, undeclared=undeclared)
-        _store_lines(session, reader, click.get_binary_stream("stdin"))
+        _store_lines(session, reader, sys.stdin.buffer)
         return
     # What is typed wrong is said before the daemon is asked.
     entry = reader.typed(arguments)

@@ -34,7 +34,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "status": ("shoestring.cli.status:status", "Show the daemon on one page."),
         "tasks": ("shoestring.cli.tasks:tasks", "List stored tasks, or show one."),
         "jobs": ("shoestring.cli.jobs:jobs", "List, show, watch and cancel jobs."),
-        "discarded": ("shoestring.cli.discarded:discarded", "List what was given up, with its traceback."),
+        "discarded": ("shoestring.cli.discarded:discarded", "List the tasks that were given up."),
     },
     "Try": {
         "demo": ("shoestring.cli.demo:demo", "Watch the whole story run on this machine."),

@@ -11,7 +11,7 @@ from shoestring.cli.cancel import cancel_jobs
 from shoestring.cli.figures import count, counted, instant, span, when
 from shoestring.cli.group import Command, Group
 from shoestring.cli.listing import LIMIT, cut_short
-from shoestring.cli.session import Session, now_ms, with_session
+from shoestring.cli.session import Session, with_session
 from shoestring.cli.table import Cell, Column, facts, rows, terminal_width
 from shoestring.core.model import JobState, Progress
 
@@ -39,7 +39,7 @@ def list_jobs(session: Session, *, state: str | None, limit: int) -> None:
         session.say(f"No job is {state}." if state is not None else "There is no job yet.")
         session.say("A program opens one with `await handler.fan_out(items)`.")
         return
-    _table(found)
+    _table(found, session.clock())
     cut_short(len(found), limit, session)
 
 
@@ -52,7 +52,7 @@ def show(session: Session, *, job_id: int) -> None:
     if session.json:
         session.print_json(progress)
     else:
-        print_job(progress)
+        print_job(progress, session.clock())
 
 
 @jobs.command("watch", cls=Command, example="shoestring jobs watch 3")
@@ -84,9 +84,8 @@ def cancel(session: Session, *, job_ids: tuple[int, ...]) -> None:
     cancel_jobs(session, job_ids)
 
 
-def print_job(progress: Progress) -> None:
+def print_job(progress: Progress, now: int) -> None:
     """Print everything known about a job."""
-    now = now_ms()
     known = [
         ("job", str(progress.job_id)),
         ("state", progress.state.value),
@@ -112,8 +111,7 @@ def print_job(progress: Progress) -> None:
         click.echo(f"\n{items}: shoestring discarded --handler {progress.handler}", err=True)
 
 
-def _table(found: Iterable[Progress]) -> None:
-    now = now_ms()
+def _table(found: Iterable[Progress], now: int) -> None:
     columns = [
         Column("ID", right=True),
         Column("STATE"),

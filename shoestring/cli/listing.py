@@ -9,7 +9,7 @@ import click
 from shoestring.api.parameters import ROWS_MAX, Nothing
 from shoestring.cli.figures import count, counted, instant, plain, span, when
 from shoestring.cli.nearest import did_you_mean
-from shoestring.cli.session import Session, now_ms
+from shoestring.cli.session import Session
 from shoestring.cli.table import Cell, Column, facts, rows, terminal_width
 from shoestring.core.errors import NotFound
 from shoestring.core.model import Status, TaskState, TaskView
@@ -33,9 +33,8 @@ _COLOURS = {
 }
 
 
-def task_table(tasks: Iterable[TaskView]) -> None:
+def task_table(tasks: Iterable[TaskView], now: int) -> None:
     """Print tasks, one line each."""
-    now = now_ms()
     columns = [
         Column("ID", right=True),
         Column("STATE"),
@@ -65,9 +64,8 @@ def task_table(tasks: Iterable[TaskView]) -> None:
         click.echo(line)
 
 
-def one_task(task: TaskView) -> None:
+def one_task(task: TaskView, now: int) -> None:
     """Print everything known about a task."""
-    now = now_ms()
     known = [
         ("task", str(task.task_id)),
         ("state", task.state.value),

@@ -30,12 +30,19 @@ T = TypeVar("T")
 JSON_WANTED: Final = "shoestring.json"
 
 
+def wall_clock_ms() -> int:
+    """Return the present, for ages. The command line is where the clock enters; below it is passed on."""
+    return time.time_ns() // 1_000_000  # noqa: TID251
+
+
 @dataclass(slots=True)
 class Session:
     """One run of one command."""
 
     config_file: Path | None = None
     json: bool = False
+    #: The present in milliseconds; a test passes its own as click's `obj`.
+    clock: Callable[[], int] = wall_clock_ms
     #: By dotted key; set before the configuration is read first.
     overrides: Mapping[str, object] = field(default_factory=dict)
     #: The programs' client, for a command that streams; closed with the session.
@@ -103,11 +110,6 @@ class Session:
         click.echo(message, err=True)
 
 
-def now_ms() -> int:
-    """Return the present, for ages. The command line is where the clock enters; below it is passed on."""
-    return time.time_ns() // 1_000_000  # noqa: TID251
-
-
 def with_session(run: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:
     """Give a command `--config` and `--json`, and its Session as first argument."""
 
@@ -126,7 +128,7 @@ def with_session(run: Callable[Concatenate[Session, P], None]) -> Callable[..., 
         context: click.Context, /, config_file: Path | None, as_json: bool, *args: P.args, **kwargs: P.kwargs
     ) -> None:
         context.meta[JSON_WANTED] = as_json
-        session = Session(config_file=config_file, json=as_json)
+        session = Session(config_file=config_file, json=as_json, clock=context.obj or wall_clock_ms)
         context.call_on_close(session.close)
         run(session, *args, **kwargs)
 

@@ -45,7 +45,7 @@ def list_tasks(
         session.say("No such task is stored." if filtered else "Nothing is stored: all work is done.")
         session.say("Store one: shoestring enqueue HANDLER '{\"argument\": 1}'")
         return
-    task_table(found)
+    task_table(found, session.clock())
     cut_short(len(found), limit, session)
 
 
@@ -58,4 +58,4 @@ def show(session: Session, *, task_id: int) -> None:
     if session.json:
         session.print_json(task)
     else:
-        one_task(task)
+        one_task(task, session.clock())
