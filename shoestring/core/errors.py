@@ -21,6 +21,7 @@
     │   ├── RemoteProtocolError    the other end sent what is not a message
     │   └── UnknownVerb            a message this end has no verb for: one of the two is older
     ├── SourceFailed               the items of a fan-out could not all be read
+    ├── PartlyStored               of many calls some were stored and some were not
     └── Unavailable                the daemon cannot be reached
 
 A message says what happened, whether data is safe and what to do next. `code` is the JSON-RPC error code the
@@ -30,6 +31,7 @@ the same error again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -179,6 +181,16 @@ class SourceFailed(ShoestringError):
 
     def data(self) -> dict[str, object]:
         return {"job_id": self.job_id, "stored": self.stored}
+
+
+class PartlyStored(ShoestringError):
+    """Of many calls enqueued at once some were stored. `results` has, in their order, a receipt or an error each."""
+
+    code = -32051
+
+    def __init__(self, message: str, *, results: Sequence[object] = ()) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 class Unavailable(ShoestringError):
