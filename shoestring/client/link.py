@@ -1,0 +1,324 @@
+"""Requests that outlive their connection.
+
+Theory of operation. Every request has an id that is never used twice, its frame, and a future for its answer. A
+connection begins with `hello`, which names this client and learns what the daemon allows. When a connection is lost,
+the requests without an answer stay; as soon as the daemon can be reached again their frames are sent again, byte for
+byte. The daemon remembers what it last answered each client, so within one generation of the daemon a frame that
+is sent twice is done once. Across a restart that memory is gone: a change whose answer was lost on the way may then
+be done twice (a task enqueued with `unique=` is not).
+
+At most `window` changes are on their way, which is how many answers the daemon remembers; the rest wait here, in
+order. Nothing runs while nothing is asked: a lost connection without open requests is only noted.
+
+A daemon that was never reached is not waited for, because a wrong path would look like a slow program; one that was
+reached before is given `reconnect_timeout` seconds to come back. One that is there but busy (its backlog or its
+connections are full) is given as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from shoestring.client.connection import Connection, connect
+from shoestring.core.errors import (
+    LocalProtocolError,
+    PayloadTooLarge,
+    ProtocolError,
+    Refused,
+    ShoestringError,
+    Unavailable,
+)
+from shoestring.core.wire import Response, encode_request
+
+#: The id of `hello`; requests count from 1.
+HELLO_ID: Final = 0
+#: Pauses between attempts to connect. Connecting to a Unix socket costs 30 us: the first are short, so that a
+#: restart of 25 ms is not noticed.
+FIRST_PAUSE_S: Final = 0.01
+LONGEST_PAUSE_S: Final = 0.5
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """What the daemon says of itself when a connection begins."""
+
+    version: str
+    generation: int
+    frame_bytes_max: int
+    payload_bytes_max: int
+    window: int
+
+
+_decode_greeting: Final = msgspec.json.Decoder(Greeting).decode
+
+
+class Request:
+    """One request from its making to its answer."""
+
+    __slots__ = ("changes", "frame", "future", "id")
+
+    def __init__(self, request_id: int, frame: bytes, future: asyncio.Future[msgspec.Raw], *, changes: bool) -> None:
+        self.id = request_id
+        self.frame = frame
+        self.future = future
+        self.changes = changes
+
+
+class Link:
+    """One client's requests, over as many connections as it takes."""
+
+    def __init__(self, path: Path, *, connect_timeout: float, reconnect_timeout: float) -> None:
+        self.path = path
+        #: What the daemon said last; None until it was reached.
+        self.greeting: Greeting | None = None
+        self._connect_timeout = connect_timeout
+        self._reconnect_timeout = reconnect_timeout
+        #: The daemon keys its memory by this; 122 random bits are never drawn twice.
+        self._name = uuid.uuid4().hex
+        self._loop = asyncio.get_running_loop()
+        self._last_id = HELLO_ID
+        self._unanswered: dict[int, Request] = {}
+        self._changes = 0  # of those, the changes
+        self._queue: deque[Request] = deque()
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._hello: asyncio.Future[msgspec.Raw] | None = None
+        self._refusal: ShoestringError | None = None
+        self._closed = False
+
+    def request(self, method: str, params: object, *, changes: bool = False) -> asyncio.Future[msgspec.Raw]:
+        """Send a request now, or when the daemon can be reached; return the future of its answer.
+
+        Cancelling the future does not take the request back. Encoding errors are raised at once.
+        """
+        return self.send(*self.encode(method, params), changes=changes)
+
+    def encode(self, method: str, params: object) -> tuple[int, bytes]:
+        """Return a new request's id and frame, for a caller that must know the frame's size before it is sent."""
+        self._last_id += 1
+        return self._last_id, encode_request(self._last_id, method, params)
+
+    def send(self, request_id: int, frame: bytes, *, changes: bool) -> asyncio.Future[msgspec.Raw]:
+        future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(self._was_closed())
+            return future
+        request = Request(request_id, frame, future, changes=changes)
+        if changes:
+            self._queue.append(request)
+        else:
+            self._unanswered[request_id] = request
+            if self._connection is not None:
+                self._connection.write(frame)
+        self._pump()
+        return future
+
+    def reach(self) -> asyncio.Future[None]:
+        """Return a future that is done when the daemon has been greeted, or failed with Unavailable."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._connection is not None:
+            future.set_result(None)
+        elif self._closed:
+            future.set_exception(self._was_closed())
+        else:
+            self._connect().add_done_callback(partial(_copy, future))
+        return future
+
+    async def aclose(self) -> None:
+        """Close. Requests without an answer fail with Unavailable; they may have been done."""
+        self._closed = True
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            # asyncio closes the descriptor in the next turn of the loop; a loop that ends before it warns.
+            await asyncio.sleep(0)
+        self._fail_all(self._was_closed())
+
+    # -- Sending -----------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Send what the window allows; connect first if there is anything to send."""
+        connection, greeting = self._connection, self.greeting
+        if connection is None or greeting is None:
+            if self._queue or self._unanswered:
+                self._connect()
+            return
+        while self._queue and self._changes < greeting.window:
+            request = self._queue.popleft()
+            if request.future.cancelled():
+                continue  # never sent, so it can be taken back
+            if len(request.frame) > greeting.frame_bytes_max:
+                # The daemon would close the connection on it, and the others' requests with it.
+                request.future.set_exception(_too_large(request.frame, greeting.frame_bytes_max))
+                continue
+            self._unanswered[request.id] = request
+            self._changes += 1
+            connection.write(request.frame)
+
+    def _answered(self, response: Response) -> None:
+        if response.id is None:
+            self._refused(response.error)
+            return
+        if response.id == HELLO_ID:
+            if self._hello is not None:
+                _settle(self._hello, response)
+            return
+        request = self._unanswered.pop(response.id, None) if isinstance(response.id, int) else None
+        if request is None:
+            return  # its first answer came before the connection was lost, and this is the second
+        if request.changes:
+            self._changes -= 1
+            if self._queue:
+                self._pump()
+        _settle(request.future, response)
+
+    def _refused(self, error: ShoestringError | None) -> None:
+        """Take an answer to no request of ours: what was sent was not understood, or the connection not wanted."""
+        self._refusal = error
+        if not isinstance(error, Refused):
+            # Which request it was cannot be told, and sending all of them again would end the same way.
+            self._fail_all(LocalProtocolError(f"the daemon at {self.path} could not read what it was sent: {error}"))
+
+    # -- Connecting --------------------------------------------------------------------------------------------
+
+    def _connect(self) -> asyncio.Task[None]:
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._keep_connecting(), name="shoestring-connect")
+            # Its error has been told to every request by then; nobody may be waiting for the attempt itself.
+            self._connecting.add_done_callback(_retrieve)
+        return self._connecting
+
+    async def _keep_connecting(self) -> None:
+        """Connect, say hello, send again what has no answer. Raises Unavailable, also to every open request."""
+        pause_s = FIRST_PAUSE_S
+        begun_at = self._loop.time()
+        while True:
+            try:
+                return await self._open()
+            except (OSError, ShoestringError) as error:
+                waited_s = self._loop.time() - begun_at
+                if waited_s + pause_s > self._patience_s(error):
+                    self._connecting = None
+                    unavailable = self._away(error)
+                    self._fail_all(unavailable)
+                    raise unavailable from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _open(self) -> None:
+        self._refusal = None
+        self._hello = hello = self._loop.create_future()
+        connection = await connect(self.path, self._answered, self._lost)
+        try:
+            connection.write(encode_request(HELLO_ID, "hello", {"client": self._name}))
+            async with asyncio.timeout(self._reconnect_timeout):
+                self.greeting = _decode_greeting(await hello)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._hello = None
+        self._connection, self._connecting = connection, None
+        for request in self._unanswered.values():
+            connection.write(request.frame)
+        self._pump()
+
+    def _lost(self, error: Exception | None) -> None:
+        self._connection = None
+        if self._hello is not None:
+            if not self._hello.done():
+                self._hello.set_exception(self._refusal or ConnectionResetError("closed before it said hello"))
+            return
+        if isinstance(error, ProtocolError):
+            self._fail_all(error)
+        if not self._closed:
+            self._pump()
+
+    def _patience_s(self, error: Exception) -> float:
+        """Return how long to go on trying after `error`; see the module's text."""
+        final = isinstance(error, ShoestringError) and not isinstance(error, Refused)
+        if final or isinstance(error, PermissionError):
+            return 0.0  # waiting changes nothing
+        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        return self._connect_timeout if absent and self.greeting is None else self._reconnect_timeout
+
+    # -- Ending ------------------------------------------------------------------------------------------------
+
+    def _fail_all(self, error: ShoestringError) -> None:
+        failed = [*self._unanswered.values(), *self._queue]
+        self._unanswered.clear()
+        self._queue.clear()
+        self._changes = 0
+        for request in failed:
+            if not request.future.done():
+                # One exception object per waiter: raising the same one in several places mixes their tracebacks.
+                request.future.set_exception(type(error)(str(error)))
+
+    def _away(self, error: Exception) -> Unavailable:
+        """Say what happened, whether data is safe, and what to do next."""
+        if isinstance(error, PermissionError):
+            remedy = "This user may not connect to it: ask for membership in the socket's group."
+            return Unavailable(f"no permission to connect to the shoestring daemon at {self.path}. {remedy}")
+        if isinstance(error, ShoestringError):
+            return Unavailable(f"the shoestring daemon at {self.path} takes no connection: {error}")
+        told = "Nothing was sent." if self.greeting is None else "What was sent and not answered may have been stored."
+        remedy = "Start it with `shoestring run`, or set `socket` in shoestring.toml to where it listens."
+        why = _why(error)
+        return Unavailable(f"no shoestring daemon answers at {self.path} ({why}). {told} {remedy}")
+
+    def _was_closed(self) -> Unavailable:
+        return Unavailable(f"this client of {self.path} is closed; what was sent and not answered may have been stored")
+
+
+def _settle(future: asyncio.Future[msgspec.Raw], response: Response) -> None:
+    if future.done():
+        return  # nobody waits any more
+    if response.error is not None:
+        future.set_exception(response.error)
+    else:
+        future.set_result(response.result if response.result is not None else msgspec.Raw(b"null"))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such socket"
+    if isinstance(error, ConnectionRefusedError):
+        return "the socket is there, but nobody listens"
+    if isinstance(error, BlockingIOError):
+        return "its backlog is full"
+    if isinstance(error, TimeoutError):
+        return "it took the connection and said nothing"
+    return str(error) or type(error).__name__
+
+
+def _too_large(frame: bytes, most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"a message of {len(frame):,} bytes is more than the daemon reads in one frame ({most:,}, its "
+        "limits.frame_bytes_max). It was not sent. Store large data elsewhere and pass its key"
+    )
+
+
+def _retrieve(finished: asyncio.Task[None]) -> None:
+    if not finished.cancelled():
+        finished.exception()
+
+
+def _copy(future: asyncio.Future[None], finished: asyncio.Task[None]) -> None:
+    if future.done():
+        return
+    if finished.cancelled():
+        future.cancel()
+    elif (error := finished.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
