@@ -58,6 +58,7 @@ PROMISES = (
     Promise("day", "2 M items a day in chunks of 50: writes a second", writes_per_second, at_most=2),
     Promise("drain", "unchunked no-op tasks drained, per second", rate, at_least=60_000),
     Promise("drain", "the same: writes per 1,000 tasks", writes_per_1000, at_most=1),
+    Promise("job", "a streamed job: PSS MB the daemon grew", named("pss_growth_mb"), at_most=20),
     Promise("drain-chunks", "chunks of 50 drained: writes per 1,000 items", writes_per_1000, at_most=0.1),
     Promise("enqueue-bulk", "bulk enqueue in process, per second", rate, at_least=200_000),
     Promise("socket-bulk-1", "bulk enqueue over the socket, per second", rate, at_least=150_000),

@@ -102,3 +102,5 @@ COMMON: tuple[tuple[str, str, Figure], ...] = (
     ("flushes_per_1000", "flushes/1000", flushes_per_1000),
     ("megabytes_per_1000", "MB/1000", megabytes_per_1000),
 )
+#: Those of them that do not depend on the number of units.
+MEMORY = frozenset({"rss_peak_mb", "pss_peak_mb"})

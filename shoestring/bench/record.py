@@ -61,7 +61,7 @@ class Meter:
         self._began = time.perf_counter()
 
     def stop(self) -> None:
-        self._seconds = time.perf_counter() - self._began
+        self.seconds = time.perf_counter() - self._began
         self._used = process.usage(self._pid) - self._used_before
         self._disk_during = self._device.read()
         self._rss_peak = process.rss_peak_kib(self._pid)
@@ -75,7 +75,7 @@ class Meter:
             disk = Disk(during=self._disk_during - self._disk_before, settled=after - self._disk_before)
         return Run(
             tasks=tasks,
-            seconds=self._seconds,
+            seconds=self.seconds,
             cpu_s=self._used.cpu_s,
             producer_cpu_s=producer_cpu_s,
             rss_peak_kib=self._rss_peak,

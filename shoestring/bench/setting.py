@@ -52,9 +52,9 @@ class Scenario:
     run: Callable[[Setting], Awaitable[Run]]
     tasks: int  # units of work in a full run
     limit: str | None = None  # the scenario that bounds this one from above
-    scaled: bool = True  # False: `tasks` is what the scenario is about, or time decides
+    timed: bool = False  # time decides: `tasks` is not scaled, and figures a unit say nothing
 
     def size(self, *, scale: float, quick: bool) -> int:
-        if not self.scaled:
+        if self.timed:
             return self.tasks
         return max(min(TASKS_MIN, self.tasks), int(self.tasks * scale * (0.1 if quick else 1.0)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoestring.bench.budget import verdicts
-from shoestring.bench.outcome import COMMON, Outcome, Spread, named
+from shoestring.bench.outcome import COMMON, MEMORY, Outcome, Spread, named
 
 
 def as_text(outcomes: Sequence[Outcome], *, where: str) -> str:
@@ -29,7 +29,10 @@ def as_text(outcomes: Sequence[Outcome], *, where: str) -> str:
         ratio = outcome.ratio(known.get(outcome.scenario.limit or ""))
         of_limit = f"{ratio.median:.0%} of {outcome.scenario.limit}" if ratio else ""
         units = next((f"{run.tasks:,}" for run in outcome.runs if run is not None), "failed")
-        figures = [span(outcome.spread(figure), wide=key == "rate") for key, _, figure in COMMON]
+        figures = [
+            "" if outcome.scenario.timed and key not in MEMORY else span(outcome.spread(figure), wide=key == "rate")
+            for key, _, figure in COMMON
+        ]
         rows.append([outcome.scenario.name, units, *figures, of_limit])
     lines += ["", draw(heads, rows)]
     if own := [row for outcome in outcomes for row in _own_rows(outcome)]:

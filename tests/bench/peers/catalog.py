@@ -9,6 +9,15 @@ _TASKIQ = ("--workers", "1", "--max-async-tasks", "100", "--log-level", "ERROR")
 
 PEERS = (
     Peer(
+        name="shoestring",
+        settings="its daemon, relaxed, time limits, retries and limits set",
+        module="shoestring_daemon",
+        needs=("shoestring",),
+        broker="none",
+        worker=("-m", f"{_PACKAGE}.shoestring_daemon", "work"),
+        tasks=100_000,
+    ),
+    Peer(
         name="huey",
         settings="SQLite, its defaults (synchronous=FULL), 16 threads",
         module="huey_sqlite",

@@ -73,16 +73,21 @@ def play(peer: Peer, device: Device, *, tasks: int) -> Round:
 
 
 def _enqueue(peer: Peer, broker: brokers.Running, device: Device, *, kind: str, tasks: int) -> Enqueued:
+    _produce(peer, broker, "prepare", 0)
     device.settle()
     before = device.read()
+    took = msgspec.json.decode(_produce(peer, broker, kind, tasks), type=Took)
+    return Enqueued(
+        per_second=tasks / took.seconds, producer_cpu_us=took.cpu_s / tasks * 1e6, disk=_written(device, before)
+    )
+
+
+def _produce(peer: Peer, broker: brokers.Running, kind: str, tasks: int) -> bytes:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.peers.{peer.module}", kind, str(tasks)],
         env=_environment(peer, broker), stdout=subprocess.PIPE, cwd=_root(), check=True,
     )  # fmt: skip
-    took = msgspec.json.decode(done.stdout, type=Took)
-    return Enqueued(
-        per_second=tasks / took.seconds, producer_cpu_us=took.cpu_s / tasks * 1e6, disk=_written(device, before)
-    )
+    return done.stdout
 
 
 def _drain(peer: Peer, broker: brokers.Running, device: Device, *, tasks: int) -> Drained:

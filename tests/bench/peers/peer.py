@@ -1,8 +1,8 @@
 """What every peer's module is made of, and how its process is asked to produce.
 
-A module describes itself with a `Peer` and is run as `python -m tests.bench.peers.<module> one|bulk N` to enqueue
-N no-op tasks, one awaited after the other or in bulk; it prints what that took. `worker` is the command of its worker
-with the settings a user of that queue would choose on two cores.
+A module is run as `python -m tests.bench.peers.<module> prepare|one|bulk N`: it makes its tables, or enqueues N no-op
+tasks, one awaited after the other or in bulk, and prints what that took. `worker` is the command of its worker, with
+the settings a user of that queue would choose on two cores.
 """
 
 from __future__ import annotations
@@ -63,11 +63,19 @@ def produce(
     connect: Callable[[], AbstractAsyncContextManager[T]],
     one: Callable[[T, int], Awaitable[None]],
     bulk: Callable[[T, int], Awaitable[None]] | None = None,
+    prepare: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Enqueue as the command line says; print the seconds and CPU seconds that took once connected."""
+    """Enqueue as the command line says; print the seconds and CPU seconds that took once connected.
+
+    `prepare` makes tables and files, before anything is measured.
+    """
 
     async def timed() -> None:
         kind, number = sys.argv[1], int(sys.argv[2])
+        if kind == "prepare":
+            if prepare is not None:
+                await prepare()
+            return
         enqueue = bulk if kind == "bulk" else one
         assert enqueue is not None, "this peer has no bulk enqueue"
         async with connect() as connected:

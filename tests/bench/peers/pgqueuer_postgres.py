@@ -25,23 +25,26 @@ async def connect() -> asyncpg.Connection:
 
 
 @asynccontextmanager
-async def installed() -> AsyncIterator[Queries]:
+async def queries() -> AsyncIterator[Queries]:
     connection = await connect()
-    queries = Queries.from_asyncpg_connection(connection)
-    await queries.install()
-    yield queries
+    yield Queries.from_asyncpg_connection(connection)
     await connection.close()
 
 
-async def one(queries: Queries, number: int) -> None:
+async def prepare() -> None:
+    async with queries() as connected:
+        await connected.install()
+
+
+async def one(connected: Queries, number: int) -> None:
     for _ in range(number):
-        await queries.enqueue("noop", b'{"n":1}', 0)
+        await connected.enqueue("noop", b'{"n":1}', 0)
 
 
-async def bulk(queries: Queries, number: int) -> None:
+async def bulk(connected: Queries, number: int) -> None:
     for first in range(0, number, BATCH):
         size = min(BATCH, number - first)
-        await queries.enqueue(["noop"] * size, [b'{"n":1}'] * size, [0] * size)
+        await connected.enqueue(["noop"] * size, [b'{"n":1}'] * size, [0] * size)
 
 
 async def noop(_job: Job) -> None:
@@ -59,4 +62,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "work":
         asyncio.run(work())
     else:
-        produce(installed, one, bulk)
+        produce(queries, one, bulk, prepare)
