@@ -11,7 +11,7 @@ the command stops and says from which line on.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -184,8 +184,9 @@ def _store_lines(session: Session, reader: Reader, lines: Iterable[bytes]) -> No
 
 
 def _store_batch(session: Session, batch: list[tuple[int, bytes]], reader: Reader, tally: _Tally) -> None:
-    from shoestring.core.errors import Refused, ShoestringError, StorageError, UsageError
-    from shoestring.core.model import Duplicate
+    """Store a batch of numbered lines, frame by frame; raise what stops the command."""
+    from shoestring.client import slices
+    from shoestring.core.errors import Unavailable, UsageError
 
     entries: list[Entry] = []
     numbers: list[int] = []
@@ -195,29 +196,45 @@ def _store_batch(session: Session, batch: list[tuple[int, bytes]], reader: Reade
             numbers.append(number)
         except UsageError as error:
             tally.note_refused(number, error)
+    at = 0
+    for part in slices(entries):
+        lines, at = numbers[at : at + len(part)], at + len(part)
+        try:
+            results = _submit(session, part)
+        except Unavailable:
+            session.say(f"Stopped in lines {lines[0]} to {lines[-1]}: which of these are stored is not known.")
+            raise
+        _note_results(session, lines, results, tally)
+
+
+def _note_results(
+    session: Session, lines: Sequence[int], results: Sequence[Stored | ShoestringError], tally: _Tally
+) -> None:
+    """Count what became of a frame's lines; raise the refusal that says to come back later."""
+    from shoestring.core.errors import Refused, ShoestringError, StorageError
+    from shoestring.core.model import Duplicate
+
     stop: tuple[int, ShoestringError] | None = None
-    for number, stored in zip(numbers, _submit(session, entries), strict=True):
-        if isinstance(stored, Refused | StorageError):
-            stop = stop or (number, stored)
-        elif isinstance(stored, ShoestringError):
-            tally.note_refused(number, stored)
-        elif isinstance(stored, Duplicate):
+    for line, result in zip(lines, results, strict=True):
+        if isinstance(result, Refused | StorageError):
+            stop = stop or (line, result)
+        elif isinstance(result, ShoestringError):
+            tally.note_refused(line, result)
+        elif isinstance(result, Duplicate):
             tally.duplicates += 1
         else:
-            tally.note_stored(stored)
+            tally.note_stored(result)
     if stop is not None:
-        session.say(f"Stopped at line {stop[0]}. What was stored before it is safe; go on with: tail -n +{stop[0]}")
+        session.say(f"Stopped at line {stop[0]}: what came before it is stored. Go on with: tail -n +{stop[0]}")
         raise stop[1]
 
 
-def _submit(session: Session, entries: list[Entry]) -> Iterator[Stored | ShoestringError]:
+def _submit(session: Session, entries: Sequence[Entry]) -> Sequence[Stored | ShoestringError]:
     from shoestring.client import BlockingClient
 
-    if not entries:
-        return iter(())
     if session.client is None:
         session.client = BlockingClient(session.connection().path)
-    return iter(session.client.submit_many(entries))
+    return session.client.submit_many(entries)
 
 
 def _report(session: Session, tally: _Tally) -> None:

@@ -70,6 +70,9 @@ class Group(click.Group):
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order they are written, not of the alphabet
+
     def _is_option_of_default(self, ctx: click.Context, first: str) -> bool:
         return first.startswith("-") and first not in ctx.help_option_names
 
@@ -128,6 +131,9 @@ def _resolved(
     if args[0].startswith("-") or group.get_command(ctx, args[0]) is not None:
         return None
     known = group.list_commands(ctx)
+    if args[0].isdecimal() and group is not ctx.find_root().command:
+        meant = (f"`{ctx.command_path} {name} {args[0]}`" for name in known)
+        raise click.UsageError(f"{args[0]} of what? Say {' or '.join(meant)}.", ctx)
     hint = did_you_mean(args[0], known) or f"Commands: {', '.join(known)}."
     raise click.UsageError(f"There is no command '{args[0]}'. {hint}", ctx)
 

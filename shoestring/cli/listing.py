@@ -91,8 +91,7 @@ def one_task(task: TaskView, now: int) -> None:
         click.echo()
         click.echo(plain(task.traceback.rstrip("\n"), lines=True))
     if task.state is TaskState.DISCARDED:
-        click.echo()
-        click.echo(f"Run it again: shoestring retry {task.task_id}", err=True)
+        click.echo(f"\nRun it again: shoestring retry {task.task_id}", err=True)
 
 
 def cut_short(shown: int, limit: int, session: Session) -> None:

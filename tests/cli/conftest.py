@@ -40,7 +40,9 @@ def invoke(folder: Path) -> Invoke:
 
     def run(*arguments: str, stdin: str | bytes | None = None, color: bool = False) -> Result:
         runner = CliRunner(catch_exceptions=False)
-        result = runner.invoke(root, list(arguments), input=stdin, color=color, obj=lambda: NOW_MS)
+        result = runner.invoke(
+            root, list(arguments), input=stdin, color=color, prog_name="shoestring", obj=lambda: NOW_MS
+        )
         assert isinstance(result, Result)
         return result
 

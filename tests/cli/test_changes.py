@@ -1,0 +1,103 @@
+"""Cancelling and running again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shoestring.core.errors import Conflict, NotFound
+from shoestring.core.model import JobState, TaskState
+
+from .conftest import Invoke, Record
+from .records import a_job, a_task
+
+
+def test_cancelled_tasks_are_told_one_by_one(invoke: Invoke, recorded: Record) -> None:
+    """A running one cannot be taken back, only asked to stop."""
+    states = {12: TaskState.READY, 13: TaskState.RUNNING}
+    daemon = recorded({"task.cancel": lambda p: a_task(p["task_id"], state=states[p["task_id"]])})
+
+    result = invoke("cancel", "task", "12", "13")
+
+    assert [params for _, params in daemon.asked] == [{"task_id": 12}, {"task_id": 13}]
+    assert result.stdout == "Task 12 (send_mail) is cancelled.\nTask 13 (send_mail) is asked to stop.\n"
+
+
+def test_a_list_that_breaks_off_says_what_was_not_cancelled(invoke: Invoke, recorded: Record) -> None:
+    """The rest is pasted into the next try."""
+    answers = {12: a_task(), 13: NotFound("There is no task 13.")}
+    recorded({"task.cancel": lambda p: answers[p["task_id"]]})
+
+    result = invoke("cancel", "task", "12", "13", "14", "--json")
+
+    assert result.exit_code == 5
+    assert [task["task_id"] for task in json.loads(result.stdout)] == [12]
+    assert result.stderr.startswith("1 task cancelled; not cancelled: 13 14\n")
+
+
+@pytest.mark.parametrize("words", [("cancel", "job"), ("jobs", "cancel")], ids=" ".join)
+def test_a_cancelled_job_says_what_is_done_and_what_is_not(
+    invoke: Invoke, recorded: Record, words: tuple[str, ...]
+) -> None:
+    """What was done stays done; the user has to know how much that is."""
+    recorded({"job.cancel": a_job(state=JobState.CANCELLED, cancelled=3_700, pending=100)})
+
+    assert invoke(*words, "3").stdout == (
+        "Job 3 (block) is cancelled: 1,200 of 5,000 done, 3,700 items cancelled, 100 still running.\n"
+    )
+
+
+def test_a_number_alone_is_not_cancelled(invoke: Invoke) -> None:
+    """Task 12 and job 12 are two things; guessing would cancel the wrong one half the time."""
+    result = invoke("cancel", "12")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "12 of what? Say `shoestring cancel task 12` or `shoestring cancel job 12`." in result.stderr
+
+
+def test_discarded_tasks_run_again_by_id_handler_queue_or_all(invoke: Invoke, recorded: Record) -> None:
+    """After the cause is mended one wants all of a kind back, not each."""
+    daemon = recorded({"discarded.replay": {"replayed": 2}})
+
+    results = [
+        invoke("retry", "12", "13", "12"),
+        invoke("retry", "--handler", "send_mail", "--queue", "mail"),
+        invoke("retry", "--all"),
+    ]
+
+    none: dict[str, object] = {"task_ids": [], "handler": None, "queue": None, "all": False}
+    assert [params for _, params in daemon.asked] == [
+        {**none, "task_ids": [12, 13]},
+        {**none, "handler": "send_mail", "queue": "mail"},
+        {**none, "all": True},
+    ]
+    assert {result.stdout for result in results} == {"2 tasks will run again.\n"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("12", "--all"), ("--all", "--queue", "mail"), ("12", "--handler", "x")])
+def test_what_to_run_again_is_said_in_one_way(invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    """`retry` without a choice must not mean everything."""
+    result = invoke("retry", *arguments)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "IDs, --handler and --queue, or --all" in result.stderr
+
+
+def test_nothing_to_run_again_is_no_failure(invoke: Invoke, recorded: Record) -> None:
+    """A script that mends and retries may come when nothing is broken."""
+    recorded({"discarded.replay": {"replayed": 0}})
+
+    result = invoke("retry", "--all")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nothing to run again" in result.stderr
+
+
+def test_the_daemons_refusal_ends_with_its_code(invoke: Invoke, recorded: Record) -> None:
+    """A finished job cannot be cancelled; that is a conflict, not a missing job."""
+    recorded({"job.cancel": Conflict("Job 3 is done. Nothing was changed.")})
+
+    result = invoke("cancel", "job", "3")
+
+    assert (result.exit_code, result.stderr) == (1, "error: Job 3 is done. Nothing was changed.\n")
