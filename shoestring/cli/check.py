@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from shoestring.engine.registry import HandlerSpec
 
 
+#: Where the findings begin, behind the check's name and state.
+_INDENT: Final = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check found: a sentence, and lines to print below it that are fit for a terminal already."""
+
+    summary: str
+    lines: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class Report:
     """What was found, check by check; the first failure's exit code is the command's."""
@@ -29,24 +42,32 @@ class Report:
     checks: list[dict[str, object]] = field(default_factory=list)
     handlers: list[dict[str, object]] = field(default_factory=list)
 
-    def run(self, name: str, check: Callable[[], str]) -> None:
+    def run(self, name: str, check: Callable[[], Found]) -> None:
         """Run one check and print its line; `check` returns what it found or raises what is wrong."""
         try:
             self._note(name, "ok", "green", check())
         except ShoestringError as error:
-            self._note(name, "failed", "red", str(error))
+            self._note(name, "failed", "red", Found(str(error)))
             self.exit_code = self.exit_code or error.exit_code
 
     def skip(self, name: str, why: str) -> None:
-        self._note(name, "skipped", "yellow", why)
+        self._note(name, "skipped", "yellow", Found(why))
 
-    def _note(self, name: str, state: str, colour: str, detail: str) -> None:
-        self.checks.append({"check": name, "state": state, "detail": detail})
-        if not self.json:
-            first, *more = plain(detail, lines=True).split("\n")
-            click.echo(f"{name:<8}  {click.style(state.ljust(7), fg=colour)}  {first}")
-            for line in more:
-                click.echo(" " * 19 + line)
+    def _note(self, name: str, state: str, colour: str, found: Found) -> None:
+        self.checks.append({"check": name, "state": state, "detail": found.summary})
+        if self.json:
+            return
+        head = f"{name:<8}  {click.style(state.ljust(7), fg=colour)}  "
+        first, *more = [*_wrapped(found.summary), *found.lines]
+        click.echo(head + first)
+        for line in more:
+            click.echo(" " * _INDENT + line)
+
+
+def _wrapped(text: str) -> list[str]:
+    """Break a sentence at the terminal's width; in a pipe it stays one line."""
+    limit = terminal_width()
+    return textwrap.wrap(plain(text), limit - _INDENT, break_on_hyphens=False) if limit is not None else [plain(text)]
 
 
 @click.command(cls=Command, example="shoestring check\nshoestring check --offline")
@@ -76,13 +97,13 @@ def check(session: Session, *, app: str | None, offline: bool) -> None:
     click.get_current_context().exit(report.exit_code)
 
 
-def _check_config(session: Session) -> str:
+def _check_config(session: Session) -> Found:
     config = session.config
-    changed = counted(len(config.origins), "key") + " set"
-    return f"{config.file}, {changed}" if config.file is not None else f"no file; {changed} elsewhere, else defaults"
+    changed = f"{counted(len(config.origins), 'key')} set"
+    return Found(f"{config.file}: {changed}" if config.file is not None else f"no file was found or named; {changed}")
 
 
-def _check_app(session: Session, declared: dict[str, HandlerSpec], report: Report) -> str:
+def _check_app(session: Session, declared: dict[str, HandlerSpec], report: Report) -> Found:
     from shoestring.loading import load_app
 
     config = session.config
@@ -91,9 +112,9 @@ def _check_app(session: Session, declared: dict[str, HandlerSpec], report: Repor
     report.handlers = [_described(spec) for spec in registry.handlers.values()]
     found = f"{config.app}: {counted(len(registry.handlers), 'handler')}, {counted(len(registry.sources), 'source')}"
     if not registry.handlers:
-        return f"{found}\nDeclare one with @app.task, in a module the app imports."
+        return Found(f"{found}. Declare one with @app.task, in a module the app imports.")
     columns = [
-        Column("HANDLER"),
+        Column("HANDLER", flexible=True),
         Column("QUEUE"),
         Column("TRIES", right=True),
         Column("LIMIT", right=True),
@@ -110,7 +131,7 @@ def _check_app(session: Session, declared: dict[str, HandlerSpec], report: Repor
         for spec in registry.handlers.values()
     ]
     width = terminal_width()
-    return "\n".join([found, *rows(columns, lines, width - 19 if width is not None else None)])
+    return Found(found, rows(columns, lines, width - _INDENT if width is not None else None))
 
 
 def _described(spec: HandlerSpec) -> dict[str, object]:
@@ -139,25 +160,26 @@ def _status(session: Session) -> Status | ShoestringError:
         return error
 
 
-def _check_database(session: Session, running: Status | ShoestringError) -> str:
+def _check_database(session: Session, running: Status | ShoestringError) -> Found:
     """Read the database, unless the daemon does so anyway."""
     path = session.config.database
     if not isinstance(running, ShoestringError):
-        return f"{running.database}, {size(running.database_bytes)}, {counted(running.pending, 'item')} pending"
+        pending = counted(running.pending, "item")
+        return Found(f"{running.database}: {size(running.database_bytes)}, {pending} pending")
     folder = path.absolute().parent
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise StorageError(
             f"The folder {folder} cannot be written by this user. Nothing was changed. Correct its owner."
         )
     if not path.exists():
-        return f"{path}: not there yet, the daemon will make it"
+        return Found(f"{path}: not there yet, the daemon will make it")
     from shoestring.store.verify import verify
 
     version = verify(path)
-    return f"{path}, {size(path.stat().st_size)}, schema {version}, reads back whole"
+    return Found(f"{path}: {size(path.stat().st_size)}, schema version {version}, reads back whole")
 
 
-def _check_daemon(session: Session, running: Status | ShoestringError, declared: dict[str, HandlerSpec]) -> str:
+def _check_daemon(session: Session, running: Status | ShoestringError, declared: dict[str, HandlerSpec]) -> Found:
     if isinstance(running, ShoestringError):
         raise running
     found = (
@@ -167,5 +189,5 @@ def _check_daemon(session: Session, running: Status | ShoestringError, declared:
     # A daemon that was not restarted after a deployment runs the old code: tasks of new handlers wait.
     known = {one.handler for one in running.handlers}
     if missing := sorted(set(declared) - known):
-        found += f"\nIt does not know {', '.join(missing)}: restart it to run the present code."
-    return found
+        found += f". It does not know {', '.join(missing)}: restart it to run the present code"
+    return Found(found)

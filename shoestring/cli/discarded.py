@@ -16,7 +16,9 @@ from shoestring.core.errors import NotFound
 from shoestring.core.model import TaskState, TaskView
 
 
-@click.group(cls=Group, default="list", example="shoestring discarded --handler send_mail\nshoestring discarded 12")
+@click.group(
+    cls=Group, default="list", example="shoestring discarded --handler jobs.send_mail\nshoestring discarded 12"
+)
 def discarded() -> None:
     """List the tasks that were given up, or show one with its traceback.
 
@@ -24,7 +26,7 @@ def discarded() -> None:
     """
 
 
-@discarded.command("list", cls=Command, example="shoestring discarded list --handler send_mail")
+@discarded.command("list", cls=Command, example="shoestring discarded list --handler jobs.send_mail")
 @HANDLER
 @QUEUE
 @LIMIT

@@ -36,8 +36,8 @@ _SHOWN_MAX: Final = 10
 
 @click.command(
     cls=Command,
-    example="""shoestring enqueue send_mail '{"to": "a@b.example", "template": "welcome"}'
-jq -c '.[]' people.json | shoestring enqueue send_mail - --user alice""",
+    example="""shoestring enqueue jobs.send_mail '{"to": "a@b.example", "copies": 2}'
+jq -c '.[]' people.json | shoestring enqueue jobs.send_mail - --user alice""",
 )
 @click.argument("handler", metavar="HANDLER")
 @click.argument("arguments", metavar="[ARGUMENTS]", default="{}")

@@ -8,10 +8,17 @@ from collections.abc import Iterable
 def did_you_mean(typed: str, known: Iterable[str]) -> str:
     """Return "Did you mean …?" for the nearest name, or an empty text if none is near.
 
-    >>> did_you_mean("send_mial", ["send_mail", "block"])
-    'Did you mean send_mail?'
+    >>> did_you_mean("stats", ["status", "tasks"])
+    'Did you mean status?'
+    >>> did_you_mean("send_mial", ["myproject.mail.jobs.send_mail", "myproject.mail.jobs.block"])
+    'Did you mean myproject.mail.jobs.send_mail?'
     """
     import difflib  # costs 2 ms, and only a mistake needs it
 
-    near = difflib.get_close_matches(typed, dict.fromkeys(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else ""
+    names = list(dict.fromkeys(known))
+    # A handler's name begins with its module, which is long and which one tends to leave out.
+    by_last_part = {name.rpartition(".")[2]: name for name in reversed(names)}
+    for candidates in ({name: name for name in names}, by_last_part):
+        if near := difflib.get_close_matches(typed, candidates, n=1, cutoff=0.6):
+            return f"Did you mean {candidates[near[0]]}?"
+    return ""

@@ -14,7 +14,7 @@ from shoestring.cli.session import Session, with_session
 _ANSWER_S = 600.0
 
 
-@click.command(cls=Command, example="shoestring retry 12 13\nshoestring retry --handler send_mail")
+@click.command(cls=Command, example="shoestring retry 12 13\nshoestring retry --handler jobs.send_mail")
 @click.argument("task_ids", metavar="[ID]...", type=click.IntRange(min=1), nargs=-1)
 @click.option("--handler", metavar="HANDLER", help="All discarded tasks of this handler.")
 @click.option("--queue", metavar="QUEUE", help="All discarded tasks of this queue.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
+from shoestring import __version__
 from shoestring.cli.group import Root
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from importlib.metadata import version  # costs 15 ms
-
-        click.echo(f"shoestring {version('shoestring')}")
+        click.echo(f"shoestring {__version__}")
         context.exit()
 
 

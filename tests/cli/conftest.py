@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,7 @@ from .records import NOW_MS
 
 Answer = object | Callable[[dict[str, object]], object]
 Invoke = Callable[..., Result]
+AsNobody = Callable[[], AbstractContextManager[None]]
 Record = Callable[..., "Recorded"]
 
 
@@ -32,6 +35,23 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     return tmp_path
+
+
+@pytest.fixture
+def as_nobody(folder: Path) -> AsNobody:
+    """Be the user "nobody" for a while, in the same folder."""
+
+    @contextmanager
+    def being_nobody() -> Iterator[None]:
+        for outer in (folder, *folder.parents[:2]):
+            outer.chmod(0o755)
+        os.seteuid(65_534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return being_nobody
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from shoestring.core.errors import NotFound
 
-from .conftest import Invoke, Record
+from .conftest import AsNobody, Invoke, Record
 from .records import a_status
 
 
@@ -101,24 +99,13 @@ def test_the_daemons_own_error_is_shown_with_its_exit_code(invoke: Invoke, recor
     assert result.stderr == "error: There is no task 12. It may have been completed.\n"
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.root
-def test_a_socket_one_may_not_open_says_who_may(invoke: Invoke, recorded: Record, folder: Path) -> None:
+def test_a_socket_one_may_not_open_says_who_may(invoke: Invoke, recorded: Record, as_nobody: AsNobody) -> None:
     """The daemon is there; telling the user to start it would be wrong."""
     recorded({"status": a_status()})
     recorded({"status": a_status()}, admin=False)
     for path in ("shoestring.sock", "shoestring.admin.sock"):
         os.chmod(path, 0o600)
-    for outer in (folder, *folder.parents[:2]):
-        os.chmod(outer, 0o755)
 
     with as_nobody():
         result = invoke("status")

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+import shoestring
 from shoestring.cli.group import COMMANDS, Command, Group
 from shoestring.cli.root import root
 
@@ -122,4 +123,4 @@ def test_the_version_is_told(invoke: Invoke) -> None:
     """The first question of every report."""
     result = invoke("--version")
 
-    assert (result.exit_code, result.stdout.split()[0]) == (0, "shoestring")
+    assert (result.exit_code, result.stdout) == (0, f"shoestring {shoestring.__version__}\n")
