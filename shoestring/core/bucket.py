@@ -75,6 +75,23 @@ class Bucket(msgspec.Struct, frozen=True, gc=False):
             return Bucket(bucket.tokens - n, self.capacity, self.rate, bucket.updated_at_ms), True, now_ms
         return bucket, False, _filled_at_ms(bucket, n)
 
+    def spend(self, n: float, now_ms: int) -> Bucket:
+        """Take `n` tokens for what runs in any case; what is missing is owed, and comes in before anything else.
+
+        A debt is an `updated_at_ms` ahead of now: until then, what comes in is spent already. It is remembered up to
+        one capacity.
+
+        >>> bucket = Bucket(tokens=1, capacity=50, rate=10, updated_at_ms=0).spend(50, now_ms=0)
+        >>> bucket.tokens, bucket.ready_at_ms(1, now_ms=0)
+        (0.0, 5000)
+        """
+        bucket = self.refilled(now_ms)
+        missing = n - bucket.tokens
+        if missing <= 0:
+            return Bucket(bucket.tokens - n, self.capacity, self.rate, bucket.updated_at_ms)
+        owed_ms = math.ceil(min(missing * 1_000 / self.rate, _FARTHEST_MS))
+        return Bucket(0.0, self.capacity, self.rate, bucket.updated_at_ms + owed_ms).refilled(now_ms)
+
     def ready_at_ms(self, n: float, now_ms: int) -> int:
         """Return when `n` tokens (at most the capacity) are there; `now_ms` if they are."""
         bucket = self.refilled(now_ms)

@@ -146,6 +146,37 @@ def test_what_is_refused_is_granted_at_the_instant_that_was_told(
         assert ready_at_ms - 2 <= now_ms or not bucket.take(n, ready_at_ms - 2)[1]
 
 
+@given(histories(st.integers(0, 5_000)))
+def test_what_runs_on_credit_is_paid_for(history: tuple[Bucket, list[tuple[int, float]]]) -> None:
+    """A chunk of 50 starts with one token there; over time no more may run than came in."""
+    bucket, requests = history
+    first, now_ms, spent = bucket, START_MS, Fraction(0)
+    for step_ms, n in requests:
+        now_ms += step_ms
+        if bucket.ready_at_ms(min(1, bucket.capacity), now_ms) == now_ms:
+            bucket = bucket.spend(n, now_ms)
+            spent += Fraction(n)
+        assert 0 <= bucket.tokens <= bucket.capacity
+        came_in = Fraction(first.rate) * (now_ms - START_MS) / 1_000
+        on_credit = Fraction(first.capacity)
+        assert spent <= (Fraction(first.tokens) + came_in + on_credit) * (1 + Fraction(1, 10**9))
+
+
+@given(LIMITS, st.floats(0, 1), st.floats(0, 1))
+def test_a_debt_is_paid_off_before_anything_comes_in(limit: tuple[float, float], held: float, spent: float) -> None:
+    """Spending what is there is taking it; spending more delays the next token by as long as the rest takes."""
+    capacity, rate = limit
+    bucket = Bucket(held * capacity, capacity, rate, START_MS)
+    n = spent * capacity
+    after = bucket.spend(n, START_MS)
+    if n <= bucket.tokens:
+        assert (after, True, START_MS) == bucket.take(n, START_MS)
+    else:
+        paid_at_ms = START_MS + (n - bucket.tokens) / rate * 1_000
+        assert after.tokens == 0.0
+        assert paid_at_ms <= after.updated_at_ms + 1e-3 <= paid_at_ms + 1.002
+
+
 def test_more_than_the_capacity_is_an_error_and_not_a_wait() -> None:
     """It would wait for ever."""
     bucket = Bucket.full(capacity=10, rate=1, now_ms=0)
