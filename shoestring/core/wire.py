@@ -13,7 +13,6 @@ bytes from outside.
 
 from __future__ import annotations
 
-import json
 from typing import Final, Literal
 
 import msgspec
@@ -146,7 +145,7 @@ def parse_request(line: bytes) -> Request:
         # within `params` were only skipped over.
         frame = _decode(line)
         if _encode(frame) != line:
-            json.loads(line.decode(), object_pairs_hook=_refuse_twins)
+            _look_through(line)
     except MISFITS as error:
         what, path = told(error)
         raise RemoteProtocolError(f"the frame was not carried out: {what}{f' at {path}' if path else ''}") from None
@@ -206,6 +205,13 @@ def _framed(frame: object) -> bytes:
         # Only a raw body, written by somebody else, can bring in a line's end.
         raise LocalProtocolError("this cannot be sent: a raw JSON body spans several lines; encode it on one")
     return line + b"\n"
+
+
+def _look_through(line: bytes) -> None:
+    """Raise RemoteProtocolError if an object in the frame has a key twice."""
+    import json  # only senders in other languages cause this, and starting a producer should not pay for them
+
+    json.loads(line.decode(), object_pairs_hook=_refuse_twins)
 
 
 def _refuse_twins(members: list[tuple[str, object]]) -> None:
