@@ -1,0 +1,410 @@
+"""Runs handlers: a fixed number of slots, each a coroutine that takes the next task, runs it, and looks again.
+
+A slot takes work itself instead of being handed it, so a task that never waits costs no switch and no asyncio.Task of
+its own. One slot is woken at a time: when its handler first waits, it wakes the next slot; as long as handlers do
+not wait, one slot does everything. `wake` clears before the woken slot looks, so no wake-up is lost.
+
+Handlers see a plain asyncio world: `current_task()` is the slot's, timeouts and task groups work, and each call has a
+context of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import enum
+import types
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from random import Random
+from typing import Any, Final
+
+from shoestring.core.clock import Clock
+from shoestring.core.lanes import Lane, Scheduler, blocked_until_ms
+from shoestring.core.model import Charge, Delivery
+from shoestring.core.outcome import CANCELLED, RELEASED, Outcome, outcome_of
+from shoestring.core.retry import RetryPolicy
+from shoestring.core.signals import SoftTimeout
+from shoestring.engine.chunks import ChunkRunner
+from shoestring.engine.committer import Committer
+from shoestring.engine.completer import Completer
+from shoestring.engine.deadlines import Deadlines, Limited
+from shoestring.engine.records import NO_EXTRA, Task
+from shoestring.engine.register import Register
+from shoestring.engine.registry import HandlerSpec
+from shoestring.engine.threads import ThreadCall, Threads
+
+#: Tasks a slot runs in a row before the loop gets a turn: at 5 us each, commits and sockets wait half a millisecond.
+_IN_A_ROW: Final = 100
+#: A task that was running at this many unclean deaths of the daemon runs alone; at one more it is discarded.
+CRASHES_ALONE: Final = 2
+
+_NEVER_AGAIN: Final = RetryPolicy(max_attempts=1)
+
+
+class Stop(enum.Enum):
+    """Why a running call was cancelled."""
+
+    HARD_LIMIT = "hard limit"
+    SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+
+
+class Slot:
+    """One of the places where a task can run."""
+
+    __slots__ = ("abandoned", "number", "rest", "runs", "soft_due", "stop", "thread", "turn", "work")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.turn = 0  # changes with every call, so that what was set up for one never hits the next
+        self.runs: Task | None = None
+        self.work: asyncio.Task[None] | None = None
+        self.rest: asyncio.Future[None] | None = None
+        self.stop: Stop | None = None
+        self.soft_due = False
+        self.thread: ThreadCall | None = None
+        self.abandoned = False
+
+
+class Runner:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        rng: Random,
+        scheduler: Scheduler,
+        committer: Committer,
+        completer: Completer,
+        register: Register | None,
+        slots: int,
+        threads: int,
+        abandon_after_s: float,
+        error_chars_max: int,
+        feed: Callable[[Lane], None],
+        mark_started: Callable[[Task], Coroutine[Any, Any, None]],
+        end_unrunnable: Callable[[Task], bool],
+        chunks: Callable[[Runner], ChunkRunner],
+    ) -> None:
+        self.clock = clock
+        self.scheduler = scheduler
+        self.completer = completer
+        self.committer = committer
+        self.slots: dict[int, Slot] = {}
+        self.quiet = False
+        self.abandoned = 0
+        self._rng = rng
+        self._register = register
+        self._limit = slots
+        self._threads = Threads(threads)
+        self._deadlines = Deadlines()
+        self._abandon_after_s = abandon_after_s
+        self._error_chars_max = error_chars_max
+        self._feed = feed
+        self._mark_started = mark_started
+        self._end_unrunnable = end_unrunnable
+        self._chunks = chunks(self)
+        self._resting: list[Slot] = []
+        self._stirring = False
+        self._numbers = 0
+        self._alone: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self.failed: asyncio.Future[None] | None = None  # gets what kills a slot: a bug, or a storage error
+
+    # -- slots ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Have a slot look for work."""
+        if self._stirring or self.quiet:
+            return
+        if self._resting:
+            slot = self._resting.pop()
+            assert slot.rest is not None
+            slot.rest.set_result(None)
+        elif len(self.slots) < self._limit:
+            slot = Slot(self._numbers)
+            self._numbers += 1
+            self.slots[slot.number] = slot
+            slot.work = asyncio.get_running_loop().create_task(self._work(slot), name=f"slot-{slot.number}")
+            slot.work.add_done_callback(self._slot_ended)
+        else:
+            return
+        self._stirring = True
+
+    def _slot_ended(self, work: asyncio.Task[None]) -> None:
+        if (
+            not work.cancelled()
+            and (error := work.exception()) is not None
+            and self.failed is not None
+            and not self.failed.done()
+        ):
+            self.failed.set_exception(error)
+
+    async def _work(self, slot: Slot) -> None:
+        self._stirring = False
+        in_a_row = 0
+        while not slot.abandoned:
+            found = None if self.quiet else self.scheduler.next(self.clock.now_ms())
+            if found is None:
+                await self._rest(slot)
+                in_a_row = 0
+                continue
+            assert isinstance(found, Task)
+            lane = found.lane
+            if not lane.window.complete:
+                self._feed(lane)
+            slot.runs = found
+            if self._register is not None:
+                self._register.mark(slot.number, lane.id, found.rank)
+            await self._attempt(slot, found)
+            in_a_row += 1
+            if in_a_row >= _IN_A_ROW:
+                in_a_row = 0
+                await asyncio.sleep(0)
+
+    async def _rest(self, slot: Slot) -> None:
+        slot.runs = None
+        if self._register is not None:
+            self._register.clear(slot.number)
+        slot.rest = asyncio.get_running_loop().create_future()
+        self._resting.append(slot)
+        await slot.rest
+        slot.rest = None
+        self._stirring = False
+
+    async def _attempt(self, slot: Slot, task: Task) -> None:
+        spec = task.handler.spec
+        assert spec is not None
+        if task.extra is not NO_EXTRA and await self._prepare(slot, task):
+            self._ended(task)
+            return
+        if task.chunk is not None:
+            await self._chunks.run(slot, task, spec)
+        else:
+            self.charge(task.lane, 1)
+            outcome = await self.call_body(slot, task, spec)
+            if slot.abandoned:
+                return
+            if outcome is None:
+                self.completer.completed(task)
+            else:
+                self.completer.apply(task, outcome)
+        if not slot.abandoned:
+            self._ended(task)
+
+    async def _prepare(self, slot: Slot, task: Task) -> bool:
+        """See to what few tasks have; True if the task ended without running."""
+        if self._end_unrunnable(task):
+            return True
+        if task.extra.crashes >= CRASHES_ALONE:
+            self.scheduler.exclusive = True
+            if self.scheduler.running > 1:
+                self._alone = asyncio.get_running_loop().create_future()
+                await self._alone
+        return False
+
+    def _ended(self, task: Task) -> None:
+        self.scheduler.ended(task)
+        if self.scheduler.exclusive:
+            if task.extra.crashes >= CRASHES_ALONE:
+                self.scheduler.exclusive = False
+                self.wake()
+            elif self.scheduler.running == 1 and self._alone is not None and not self._alone.done():
+                self._alone.set_result(None)
+        if self._drained is not None and self.scheduler.running == 0 and not self._drained.done():
+            self._drained.set_result(None)
+
+    # -- one call -------------------------------------------------------------------------------------------------
+
+    async def call_body(self, slot: Slot, task: Task, spec: HandlerSpec) -> Outcome | None:
+        """Run a plain task; None means it completed."""
+        slot.turn += 1
+        try:
+            if spec.delivery is Delivery.AT_MOST_ONCE:
+                await self._mark_started(task)
+            args, kwargs = spec.arguments.decode(task.body)
+            if spec.is_async:
+                await self._drive(slot, spec.fn(*args, **kwargs))
+            else:
+                await self._in_thread(slot, spec, partial(spec.fn, *args, **kwargs))
+        except (Exception, asyncio.CancelledError, SystemExit) as error:
+            return self.outcome_of(slot, spec, error, attempt=task.attempt + 1)
+        except BaseException as error:
+            if isinstance(error, GeneratorExit | KeyboardInterrupt):
+                raise
+            return self.outcome_of(slot, spec, error, attempt=task.attempt + 1)
+        finally:
+            slot.turn += 1
+        if slot.stop is not None:  # it finished in spite of being told to stop: that counts
+            self._forget_stop(slot)
+        return None
+
+    async def call(self, slot: Slot, spec: HandlerSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Call the handler once under its time limits; raises what it raises."""
+        slot.turn += 1
+        try:
+            if spec.is_async:
+                await self._drive(slot, spec.fn(*args, **kwargs))
+            else:
+                await self._in_thread(slot, spec, partial(spec.fn, *args, **kwargs))
+        finally:
+            slot.turn += 1
+        if slot.stop is not None:
+            self._forget_stop(slot)
+
+    @types.coroutine
+    def _drive(self, slot: Slot, coro: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
+        """Step a handler's coroutine, as `await` would, in a context of its own and with its soft limit thrown in."""
+        run = contextvars.copy_context().run
+        try:
+            waits_for = run(coro.send, None)
+        except StopIteration:
+            return
+        self._first_wait(slot)
+        while True:
+            try:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - everything thrown at the slot is the handler's
+                    waits_for = run(coro.throw, self._translate(slot, error))
+                else:
+                    waits_for = run(coro.send, sent)
+            except StopIteration:
+                return
+
+    def _first_wait(self, slot: Slot) -> None:
+        # Only now does it need time limits, and only now is the loop free for another slot.
+        self.wake()
+        assert slot.runs is not None
+        spec = slot.runs.handler.spec
+        assert spec is not None
+        if spec.timeout.soft is not None:
+            self._deadlines.set(spec.timeout.soft, slot, self._soft_limit)
+        if spec.timeout.hard is not None:
+            self._deadlines.set(spec.timeout.hard, slot, self._hard_limit)
+
+    def _translate(self, slot: Slot, error: BaseException) -> BaseException:
+        if slot.soft_due and isinstance(error, asyncio.CancelledError):
+            slot.soft_due = False
+            assert slot.work is not None
+            slot.work.uncancel()
+            return SoftTimeout("the soft time limit has passed")
+        return error
+
+    async def _in_thread(self, slot: Slot, spec: HandlerSpec, fn: Callable[[], object]) -> None:
+        slot.thread = self._threads.run(fn)
+        self._first_wait(slot)
+        try:
+            await slot.thread.future
+        finally:
+            slot.thread = None
+
+    def outcome_of(self, slot: Slot, spec: HandlerSpec, error: BaseException, *, attempt: int) -> Outcome:
+        """Say what a call came to that raised `error`."""
+        stop = slot.stop
+        if stop is not None:
+            self._forget_stop(slot)
+        policy = _NEVER_AGAIN if spec.delivery is Delivery.AT_MOST_ONCE else spec.retry
+        if stop is Stop.CANCELLED:
+            return CANCELLED
+        if stop is Stop.SHUTDOWN and isinstance(error, asyncio.CancelledError):
+            if policy is not _NEVER_AGAIN:
+                return RELEASED
+            error = RuntimeError("stopped while it was running, and it must not run twice")
+        elif stop is Stop.HARD_LIMIT and isinstance(error, asyncio.CancelledError):
+            error = TimeoutError(f"the hard time limit of {spec.timeout.hard:g} s has passed")
+        elif isinstance(error, asyncio.CancelledError):
+            error = RuntimeError("the handler cancelled itself")
+        draw = self._rng.random()
+        return outcome_of(error, policy, attempt=attempt, draw=draw, chars_max=self._error_chars_max)
+
+    def _forget_stop(self, slot: Slot) -> None:
+        slot.stop = None
+        assert slot.work is not None
+        while slot.work.cancelling():
+            slot.work.uncancel()
+
+    # -- limits ---------------------------------------------------------------------------------------------------
+
+    def charge(self, lane: Lane, items: int) -> None:
+        """Take tokens for what is about to run; the caller has seen that the lane is not blocked."""
+        limit = lane.queue.config.limit
+        if limit is not None and limit.charge is Charge.RUN and lane.bucket is not None:
+            lane.bucket, _, _ = lane.bucket.take(min(items, lane.bucket.capacity), self.clock.now_ms())
+            self.committer.gathering.buckets.add(lane)
+
+    def is_blocked(self, lane: Lane) -> bool:
+        now_ms = self.clock.now_ms()
+        return self.quiet or blocked_until_ms(lane, now_ms) > now_ms
+
+    def _soft_limit(self, call: Limited) -> None:
+        assert isinstance(call, Slot) and call.work is not None
+        if call.thread is not None:
+            call.thread.interrupt(SoftTimeout)
+        else:
+            call.soft_due = True
+            call.work.cancel()
+
+    def _hard_limit(self, call: Limited) -> None:
+        assert isinstance(call, Slot)
+        self.stop_call(call, Stop.HARD_LIMIT)
+
+    def stop_call(self, slot: Slot, stop: Stop) -> None:
+        """Cancel what a slot runs, and abandon it if that does not end it."""
+        assert slot.work is not None and slot.runs is not None
+        if slot.stop is not None:
+            return
+        slot.stop, slot.soft_due = stop, False
+        if slot.thread is not None:
+            # The thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
+            slot.thread.abandon()
+            slot.runs.handler.abandoned += 1
+            self.abandoned += 1
+        slot.work.cancel()
+        asyncio.get_running_loop().call_later(self._abandon_after_s, self._abandon, slot, slot.turn)
+
+    def _abandon(self, slot: Slot, turn: int) -> None:
+        """Give up a coroutine that swallows its cancellation: its task gets its outcome, its slot is replaced."""
+        if slot.turn != turn or slot.runs is None:
+            return
+        task, spec = slot.runs, slot.runs.handler.spec
+        assert spec is not None
+        slot.abandoned = True
+        del self.slots[slot.number]
+        self.abandoned += 1
+        task.handler.abandoned += 1
+        outcome = self.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
+        if task.chunk is not None:
+            self._chunks.abandoned(slot, task, outcome)
+        else:
+            self.completer.apply(task, outcome)
+        self._ended(task)
+        self.wake()
+
+    # -- stopping -------------------------------------------------------------------------------------------------
+
+    def running(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.runs is not None and slot.rest is None]
+
+    async def wait_drained(self, timeout_s: float | None) -> bool:
+        """Wait until nothing runs; False if that took longer than `timeout_s`."""
+        if self.scheduler.running == 0:
+            return True
+        self._drained = asyncio.get_running_loop().create_future()
+        done, _ = await asyncio.wait([self._drained], timeout=timeout_s)
+        return bool(done)
+
+    def release_running(self) -> None:
+        """Cancel what still runs at the end of the grace; the tasks go back to where they were."""
+        for slot in self.running():
+            self.stop_call(slot, Stop.SHUTDOWN)
+
+    async def close(self) -> None:
+        """End the slots. Nothing runs any more, except what was abandoned."""
+        for slot in list(self.slots.values()):
+            if slot.work is not None:
+                slot.work.cancel()
+        await asyncio.gather(
+            *(slot.work for slot in self.slots.values() if slot.work is not None), return_exceptions=True
+        )
+        self._threads.close()
