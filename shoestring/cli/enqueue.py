@@ -186,7 +186,7 @@ def _store_lines(session: Session, reader: Reader, lines: Iterable[bytes]) -> No
 def _store_batch(session: Session, batch: list[tuple[int, bytes]], reader: Reader, tally: _Tally) -> None:
     """Store a batch of numbered lines, frame by frame; raise what stops the command."""
     from shoestring.client import slices
-    from shoestring.core.errors import Unavailable, UsageError
+    from shoestring.core.errors import Refused, StorageError, Unavailable, UsageError
 
     entries: list[Entry] = []
     numbers: list[int] = []
@@ -203,6 +203,9 @@ def _store_batch(session: Session, batch: list[tuple[int, bytes]], reader: Reade
             results = _submit(session, part)
         except Unavailable:
             session.say(f"Stopped in lines {lines[0]} to {lines[-1]}: which of these are stored is not known.")
+            raise
+        except (Refused, StorageError):
+            _say_stopped(session, lines[0])
             raise
         _note_results(session, lines, results, tally)
 
@@ -225,8 +228,12 @@ def _note_results(
         else:
             tally.note_stored(result)
     if stop is not None:
-        session.say(f"Stopped at line {stop[0]}: what came before it is stored. Go on with: tail -n +{stop[0]}")
+        _say_stopped(session, stop[0])
         raise stop[1]
+
+
+def _say_stopped(session: Session, line: int) -> None:
+    session.say(f"Stopped at line {line}: what came before it is stored. Go on with: tail -n +{line}")
 
 
 def _submit(session: Session, entries: Sequence[Entry]) -> Sequence[Stored | ShoestringError]:

@@ -43,6 +43,9 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
 }
 COMMANDS: Final = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
+#: What a shell reports for a process that Ctrl-C ended.
+INTERRUPTED: Final = 130
+
 
 class Command(click.Command):
     """A command whose help ends with an example."""
@@ -120,6 +123,8 @@ class Root(click.Group):
         except ShoestringError as error:
             _print_error(error, as_json=bool(ctx.meta.get(JSON_WANTED)))
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
 
 
 def _resolved(
