@@ -19,8 +19,9 @@ from shoestring.core.retry import RetryPolicy
 app = Shoestring(connect_timeout=30)
 
 QUEUE: Final = "bench"
-#: Names a file; while it exists, `hold` does not end, and in a queue that runs one at a time nothing else begins.
-HOLD: Final = "SHOESTRING_BENCH_HOLD"
+#: The environment variable that names a file; while that exists, `hold` does not end, and in a queue that runs one at
+#: a time nothing else begins. (Not SHOESTRING_…: the configuration would take it for a key.)
+HOLD: Final = "BENCH_HOLD"
 #: Items a second when 2 million are done a day.
 PACE: Final = 2_000_000 / 86_400
 
