@@ -187,7 +187,7 @@ def _check_daemon(session: Session, running: Status | ShoestringError, declared:
         f" generation {running.generation}, up {span(running.now_ms - running.started_at_ms)}"
     )
     # A daemon that was not restarted after a deployment runs the old code: tasks of new handlers wait.
-    known = {one.handler for one in running.handlers}
+    known = {one.handler for one in running.handlers if one.declared}
     if missing := sorted(set(declared) - known):
         found += f". It does not know {', '.join(missing)}: restart it to run the present code"
     return Found(found)

@@ -108,19 +108,19 @@ def enqueue(
 
 
 def _check_handler(session: Session, handler: str, *, undeclared: bool) -> None:
-    """Raise UnknownHandler with the nearest name, unless the daemon knows `handler`.
+    """Raise NotFound with the nearest name, unless the daemon knows `handler`.
 
     The daemon itself keeps tasks of undeclared handlers, so that producers may be deployed first. A person at a
     terminal rather made a mistake.
     """
     from shoestring.api.parameters import Nothing
-    from shoestring.cli.listing import handler_names, unknown
+    from shoestring.cli.listing import unknown
     from shoestring.core.errors import NotFound
     from shoestring.core.model import Status
 
     if undeclared:
         return
-    known = handler_names(session.ask("status", Nothing(), Status))
+    known = {one.handler for one in session.ask("status", Nothing(), Status).handlers if one.declared}
     if handler not in known:
         raise NotFound(
             unknown("handler", handler, known)

@@ -108,19 +108,14 @@ def check_names(session: Session, *, queue: str | None = None, handler: str | No
     if queue is None and handler is None:
         return
     status = session.ask("status", Nothing(), Status)
-    if handler is not None:
-        known = handler_names(status)
-        if handler not in known:
-            raise NotFound(unknown("handler", handler, known))
+    handlers = {one.handler for one in status.handlers}
+    if handler is not None and handler not in handlers:
+        raise NotFound(unknown("handler", handler, handlers))
     if queue is not None:
         queues = {one.queue for one in status.queues} | {one.queue for one in status.handlers}
         queues |= set(session.config.queues)
         if queue not in queues:
             raise NotFound(unknown("queue", queue, queues))
-
-
-def handler_names(status: Status) -> set[str]:
-    return {one.handler for one in status.handlers} | set(status.waiting_handlers)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -245,6 +245,7 @@ class HandlerView(msgspec.Struct, frozen=True, kw_only=True):
     completed: int
     failed: int
     abandoned: int  # threads or coroutines that outlived their hard timeout and their slot
+    declared: bool = True  # False: the file knows it, the running app does not
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -480,7 +480,7 @@ class Engine:
             delayed=sum(lane.delayed for lane in books.lanes.values()),
             accepting=self.intake.no_space is None and not self.committer.disk_is_full and not self.intake.closed,
             commits=self.committer.commits, fsyncs=self.syncer.syncs, ledger=ledger, queues=queues,
-            handlers=[self._handler_view(name) for name in sorted(books.handlers)],
+            handlers=[self._handler_view(name) for name in sorted({*books.handlers, *books.registry.handlers})],
             parked=[self._lane_view(lane) for lane in parked_lanes(iter(books.lanes.values()), now_ms)],
             jobs_open=sum(not job.is_finished for job in books.jobs.values()), abandoned=self.runner.abandoned,
             discarded_kept=books.discarded_kept, suspects=self.suspects, waiting_handlers=waiting,
@@ -498,10 +498,13 @@ class Engine:
         )  # fmt: skip
 
     def _handler_view(self, name: str) -> HandlerView:
-        handler = self.books.handlers[name]
-        queue = handler.spec.queue if handler.spec is not None else ""
+        handler, spec = self.books.handlers.get(name), self.books.registry.handlers.get(name)
+        if handler is None:
+            assert spec is not None
+            return HandlerView(handler=name, queue=spec.queue, running=0, completed=0, failed=0, abandoned=0)
         return HandlerView(
-            handler=name, queue=queue, running=handler.gate.running, completed=handler.completed, failed=handler.failed,
+            handler=name, queue=spec.queue if spec is not None else "", declared=spec is not None,
+            running=handler.gate.running, completed=handler.completed, failed=handler.failed,
             abandoned=handler.abandoned,
         )  # fmt: skip
 
