@@ -22,7 +22,9 @@ class ItemsLeft:
     >>> left = ItemsLeft(3)
     >>> left.end(0); left.retry(1, due_at_ms=500)
     >>> left.runnable(now_ms=100), left.next_due_ms(), left.count
-    ([2], 500, 2)
+    ([2], None, 2)
+    >>> left.end(2); left.next_due_ms()
+    500
     """
 
     __slots__ = ("attempts", "due", "ended", "size")

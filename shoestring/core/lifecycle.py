@@ -72,7 +72,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 BURNS_ATTEMPT: Final = frozenset({Event.COMPLETE, Event.RETRY, Event.DISCARD})
 
 
-class IllegalTransition(AssertionError):
+class IllegalTransition(AssertionError):  # noqa: N818 - it reads as what it is
     """This is a bug in shoestring: a task was asked to do what its state does not allow."""
 
 

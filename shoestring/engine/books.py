@@ -65,6 +65,8 @@ class Books:
         self.rest = {row.queue: _ledger(row) for row in found.rest}
         for row in found.lanes:
             self._add_lane_row(row)
+        for bucket in found.buckets:
+            self.fill_bucket(bucket, now_ms)
         for job_row in found.jobs:
             self._add_stored_job(job_row)
         for scope, name, until_ms, reason in found.parks:
@@ -127,7 +129,7 @@ class Books:
         self.lanes_by_id[lane_id] = lane
         return lane
 
-    def fill_bucket(self, row: BucketRow) -> None:
+    def fill_bucket(self, row: BucketRow, now_ms: int) -> None:
         """Give a lane the tokens it had; capacity and rate are the configuration's."""
         lane = self.lanes.get((row.queue, row.user))
         if lane is not None and lane.bucket is not None:
@@ -137,7 +139,7 @@ class Books:
                 capacity=full.capacity,
                 rate=full.rate,
                 updated_at_ms=row.updated_at_ms,
-            )
+            ).refilled(now_ms)
 
     def _forget_idle_lanes(self) -> None:
         dirty = self._committer.gathering.lanes

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -46,7 +47,8 @@ from shoestring.store.opening import find_lanes
 from shoestring.store.tasks import Extra
 
 #: Instants beyond the year 9999 are mistakes in units.
-_INSTANT_MAX_MS = 253_402_300_800_000
+_NAME_CHARS_MAX: Final = 200
+_INSTANT_MAX_MS: Final = 253_402_300_800_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Intake:
             if key not in self._books.lanes:
                 self._books.add_lane(*key)
         for bucket in buckets:
-            self._books.fill_bucket(bucket)
+            self._books.fill_bucket(bucket, self._clock.now_ms())
 
     def _queue_for(self, handler: str, options: Options) -> str:
         if options.queue is not None:
@@ -171,12 +173,16 @@ class Intake:
 
     def _route(self, entry: Entry, options: Options) -> _Route:
         key = (entry.handler, options.queue, options.user)
-        if not entry.handler or len(entry.handler) > 200:
-            raise ArgumentError("a handler's name has 1 to 200 characters. Nothing was stored.")
+        if not 1 <= len(entry.handler) <= _NAME_CHARS_MAX:
+            raise ArgumentError(f"a handler's name has 1 to {_NAME_CHARS_MAX} characters. Nothing was stored.")
         if len(options.user) > self._limits.user_chars_max:
             raise ArgumentError(
                 f"user has {len(options.user)} characters, at most {self._limits.user_chars_max} are allowed."
             )
+        if options.queue is not None and not 1 <= len(options.queue) <= _NAME_CHARS_MAX:
+            raise ArgumentError(f"a queue's name has 1 to {_NAME_CHARS_MAX} characters. Nothing was stored.")
+        if not f"{entry.handler}{options.queue or ''}{options.user}".isprintable():
+            raise ArgumentError("the names of handlers, queues and users hold no control characters. Nothing was stored.")
         handler = self._books.handler(entry.handler)
         lane = self._books.lanes[self._queue_for(entry.handler, options), options.user]
         limit = lane.queue.config.limit

@@ -330,7 +330,7 @@ class Runner:
         """Take tokens for what is about to run; the caller has seen that the lane is not blocked."""
         limit = lane.queue.config.limit
         if limit is not None and limit.charge is Charge.RUN and lane.bucket is not None:
-            lane.bucket, _, _ = lane.bucket.take(min(items, lane.bucket.capacity), self.clock.now_ms())
+            lane.bucket = lane.bucket.spend(items, self.clock.now_ms())
             self.committer.gathering.buckets.add(lane)
 
     def is_blocked(self, lane: Lane) -> bool:

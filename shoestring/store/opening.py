@@ -65,6 +65,7 @@ class Opening(msgspec.Struct):
     handlers: dict[int, str]
     lanes: list[LaneRow]
     rest: list[LaneRow]  # per queue, the books of all other lanes added up
+    buckets: list[BucketRow]  # of these lanes
     parks: list[tuple[str, str, int, str]]
     jobs: list[JobRow]
     discarded_kept: int
@@ -88,6 +89,9 @@ def begin_generation(conn: sqlite3.Connection) -> Opening:
         "SELECT 0, queue, '', sum(accepted), sum(completed), sum(discarded), sum(cancelled), sum(expired), sum(dropped), 0 "
         f"FROM lanes WHERE NOT ({_BUSY}) GROUP BY queue"
     ).fetchall()
+    buckets = conn.execute(
+        f"SELECT * FROM buckets WHERE (queue, user) IN (SELECT queue, user FROM lanes WHERE {_BUSY})"
+    ).fetchall()
     jobs = conn.execute("SELECT * FROM jobs WHERE state IN ('open', 'sealed') OR purge").fetchall()
     return Opening(
         generation=meta["generation"],
@@ -96,6 +100,7 @@ def begin_generation(conn: sqlite3.Connection) -> Opening:
         handlers=dict(conn.execute("SELECT id, name FROM handlers").fetchall()),
         lanes=[LaneRow(*row) for row in lanes],
         rest=[LaneRow(*row) for row in rest],
+        buckets=[BucketRow(*row) for row in buckets],
         parks=conn.execute("SELECT scope, name, until_ms, reason FROM parks").fetchall(),
         jobs=[JobRow(*row) for row in jobs],
         discarded_kept=conn.execute("SELECT count(*) FROM discarded").fetchone()[0],
