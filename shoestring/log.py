@@ -29,9 +29,12 @@ Event = Literal[
     "daemon_stopped",
     "daemon_failed",
     "stop_begun",
+    "phase_begun",
     "stop_hurried",
     "exception_lost",
+    "request_failed",
     "threads_left",
+    "clock_stepped",
 ]
 EVENTS: Final[frozenset[str]] = frozenset(get_args(Event))
 

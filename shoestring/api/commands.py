@@ -52,6 +52,8 @@ class Daemon:
     payload_bytes_max: int
     #: How many changes of one client are remembered; it must leave no more unanswered.
     window: int
+    #: How long a frame may take from its first byte to its last.
+    frame_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)

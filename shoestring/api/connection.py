@@ -14,24 +14,17 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Final, cast
 
-import msgspec
-
-from shoestring.api.commands import HELLO, VERBS, Answer, Daemon, Verb
-from shoestring.api.memory import ClientMemory, Id, Memories
-from shoestring.core.errors import Refused, RemoteProtocolError, ShoestringError, UnknownVerb, UsageError
-from shoestring.core.wire import Framer, encode_error, encode_result, parse_request
+from shoestring.api.calls import Calls
+from shoestring.api.commands import Daemon
+from shoestring.core.errors import RemoteProtocolError, ShoestringError
+from shoestring.core.wire import Framer, encode_error
 
 #: Requests a connection may leave unanswered before it is read no further; twice a client's window, so that one
 #: that keeps its window never meets it.
 UNANSWERED_MAX: Final = 128
-#: `job.wait`s one connection may keep waiting: each is an asyncio task of about 2 KB.
-WAITS_MAX: Final = 1_000
-#: How long a frame may take from its first byte to its last.
-FRAME_TIMEOUT_S: Final = 30.0
 
 
 class Connection(asyncio.Protocol):
@@ -40,39 +33,31 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         daemon: Daemon,
-        verbs: Mapping[str, Verb],
-        memories: Memories,
+        calls: Callable[[Connection, int], Calls],
         opened: Callable[[Connection], None],
         closed: Callable[[Connection], None],
     ) -> None:
-        self.uid = -1
         self._daemon = daemon
-        self._verbs = verbs
-        self._memories = memories
+        self._make_calls = calls
         self._opened = opened
         self._closed = closed
-        self._memory: ClientMemory | None = None
         self._framer = Framer(daemon.frame_bytes_max)
-        self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._lines: deque[bytes] = deque()
-        self._unanswered = 0
-        self._unanswered_bytes = 0
         self._unread_answers = False  # the peer does not read what is written
         self._held = False  # reading is paused
         self._closing = False
         self._out: list[bytes] = []
         self._flush_due = False
-        self._waits: set[asyncio.Future[object]] = set()
-        self._pending: set[asyncio.Future[object]] = set()  # the loop itself keeps only weak references
         self._frame_timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
 
     # -- What asyncio calls ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's, they only have the same methods.
         self._transport = cast("asyncio.Transport", transport)
-        self.uid = _peer_uid(self._transport)
+        self._calls = self._make_calls(self, _peer_uid(self._transport))
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -80,6 +65,8 @@ class Connection(asyncio.Protocol):
             lines = self._framer.feed(data)
         except RemoteProtocolError as error:
             self.refuse(error)
+            return
+        if self._closing:
             return
         self._lines.extend(lines)
         self._watch_partial_frame(completed=bool(lines))
@@ -91,32 +78,29 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._unread_answers = False
-        self._hold_or_go_on()
+        self._advance()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._closing = True
         self._transport = None
         self._lines.clear()
         self._out.clear()
-        if self._memory is not None and self._memory.send == self._send:
-            self._memory.send = None
-        for waiting in self._waits:
-            waiting.cancel()
+        self._calls.close()
         if self._frame_timer is not None:
             self._frame_timer.cancel()
         self._closed(self)
 
-    # -- What the server calls ---------------------------------------------------------------------------------
+    # -- What the server and the calls ask for -----------------------------------------------------------------
 
     def refuse(self, error: ShoestringError) -> None:
         """Tell the peer why this connection is of no more use, and close it."""
-        self._send(encode_error(None, error))
-        self._lines.clear()
+        self.send(encode_error(None, error))
         self.finish()
 
     def finish(self) -> None:
-        """Take no more requests; close once those taken are answered. Waits are left to the client to ask again."""
+        """Take no more requests; close once those taken are answered. The client asks for the others elsewhere."""
         self._closing = True
+        self._lines.clear()
         if self._transport is not None and not self._held:
             self._held = True
             self._transport.pause_reading()
@@ -127,125 +111,35 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # -- Requests ----------------------------------------------------------------------------------------------
-
-    def _advance(self) -> None:
-        """Take the lines that came, as far as the bounds allow, and write their immediate answers at once."""
-        flush_due, self._flush_due = self._flush_due, True
-        while self._lines and not self._full():
-            self._take(self._lines.popleft())
-        self._flush_due = flush_due
-        if not flush_due:
-            self._flush()
-        self._hold_or_go_on()
-
-    def _take(self, line: bytes) -> None:
-        try:
-            request = parse_request(line)
-        except RemoteProtocolError as error:
-            # The line ended where it should, so the next one can be read: this is no reason to close.
-            self._send(encode_error(None, error))
-            return
-        verb = self._verbs.get(request.method)
-        memory = self._memory if verb is not None and verb.changes else None
-        if memory is not None and request.id is not None and not memory.begin(request.id):
-            return
-        try:
-            if verb is None:
-                raise self._unknown(request.method)
-            params = verb.decode(request.params)
-            if verb is HELLO:
-                self._memory = self._memories.of(self.uid, params.client)
-                self._memory.send = self._send
-            elif verb.waits and len(self._waits) >= WAITS_MAX:
-                raise Refused(f"this connection already waits for {WAITS_MAX} jobs", retry_after=1.0)
-            answer = verb.call(self._daemon, params)
-        except msgspec.ValidationError as error:
-            self._reply(request.id, memory, encode_error(request.id, UsageError(f"{request.method}: {error}")))
-        except ShoestringError as error:
-            self._reply(request.id, memory, encode_error(request.id, error))
-        else:
-            self._follow(request.id, verb, answer, memory, len(line))
-
-    def _follow(
-        self, request_id: Id | None, verb: Verb, answer: Answer, memory: ClientMemory | None, size: int
-    ) -> None:
-        """Answer when `answer` is there, which may be now."""
-        if not isinstance(answer, Awaitable):
-            self._reply(request_id, memory, encode_result(request_id, verb.render(answer)))
-            return
-        future = asyncio.ensure_future(answer)
-        if verb.waits:
-            self._waits.add(future)
-            future.add_done_callback(partial(self._waited, request_id, verb))
-            return
-        self._unanswered += 1
-        self._unanswered_bytes += size
-        self._pending.add(future)
-        if future.done():
-            self._settled(request_id, verb, memory, size, future)
-        else:
-            future.add_done_callback(partial(self._settled, request_id, verb, memory, size))
-
-    def _waited(self, request_id: Id | None, verb: Verb, future: asyncio.Future[object]) -> None:
-        self._waits.discard(future)
-        if not future.cancelled():
-            self._reply(request_id, None, self._outcome(request_id, verb, future))
-
-    def _settled(
-        self,
-        request_id: Id | None,
-        verb: Verb,
-        memory: ClientMemory | None,
-        size: int,
-        future: asyncio.Future[object],
-    ) -> None:
-        self._pending.discard(future)
-        self._unanswered -= 1
-        self._unanswered_bytes -= size
-        self._reply(request_id, memory, self._outcome(request_id, verb, future))
+    def settled(self) -> None:
+        """Go on after an answer that had to be waited for: there is room for another request."""
         if self._closing:
             self._close_if_answered()
         elif self._held:
             self._advance()
 
-    def _outcome(self, request_id: Id | None, verb: Verb, future: asyncio.Future[object]) -> bytes:
-        try:
-            return encode_result(request_id, verb.render(future.result()))
-        except ShoestringError as error:
-            return encode_error(request_id, error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours: the peer must not wait for ever because of it
-            self._loop.call_exception_handler({"message": "a request failed unexpectedly", "exception": error})
-            message = f"the daemon failed unexpectedly ({type(error).__name__}); its log has the traceback"
-            return encode_error(request_id, ShoestringError(message))
-
-    def _unknown(self, method: str) -> UnknownVerb:
-        if method in VERBS:
-            return UnknownVerb(f"{method!r} is offered on the admin socket only")
-        return UnknownVerb(f"there is no verb {method!r} in shoestring {self._daemon.version}")
-
-    # -- Answers -----------------------------------------------------------------------------------------------
-
-    def _reply(self, request_id: Id | None, memory: ClientMemory | None, frame: bytes) -> None:
-        if request_id is None:
-            return  # a notification: nobody asked for an answer
-        if memory is None:
-            self._send(frame)
-        else:
-            memory.settle(request_id, frame)
-
-    def _send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> None:
         """Write `frame`: now if nothing else is on its way, else together with what this turn of the loop brings."""
         if self._transport is None:
             return
         self._out.append(frame)
         if self._flush_due:
             return
-        if self._unanswered:
+        if self._calls.unanswered:
             self._flush_due = True
             self._loop.call_soon(self._flush)
         else:
             self._flush()
+
+    def _advance(self) -> None:
+        """Take the lines that came, as far as the bounds allow, and write their immediate answers at once."""
+        flush_due, self._flush_due = self._flush_due, True
+        while self._lines and not self._full():
+            self._calls.take(self._lines.popleft())
+        self._flush_due = flush_due
+        if not flush_due:
+            self._flush()
+        self._hold_or_go_on()
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -257,8 +151,8 @@ class Connection(asyncio.Protocol):
 
     def _full(self) -> bool:
         return (
-            self._unanswered >= UNANSWERED_MAX
-            or self._unanswered_bytes >= 2 * self._daemon.frame_bytes_max
+            self._calls.unanswered >= UNANSWERED_MAX
+            or self._calls.unanswered_bytes >= 2 * self._daemon.frame_bytes_max
             or self._unread_answers
         )
 
@@ -273,7 +167,7 @@ class Connection(asyncio.Protocol):
         self._held = hold
 
     def _close_if_answered(self) -> None:
-        if self._unanswered == 0 and self._transport is not None:
+        if self._calls.unanswered == 0 and self._transport is not None:
             self._flush()
             self._transport.close()
 
@@ -283,7 +177,7 @@ class Connection(asyncio.Protocol):
             self._frame_timer.cancel()
             self._frame_timer = None
         if self._framer.pending and self._frame_timer is None:
-            self._frame_timer = self._loop.call_later(FRAME_TIMEOUT_S, self._frame_timed_out)
+            self._frame_timer = self._loop.call_later(self._daemon.frame_timeout_s, self._frame_timed_out)
 
     def _frame_timed_out(self) -> None:
         self._frame_timer = None
@@ -291,7 +185,7 @@ class Connection(asyncio.Protocol):
             # It is this end that does not read.
             self._watch_partial_frame(completed=True)
         else:
-            self.refuse(RemoteProtocolError(f"a frame was not completed within {FRAME_TIMEOUT_S:g} s; not read"))
+            self.refuse(RemoteProtocolError(f"a frame was not completed within {self._daemon.frame_timeout_s:g} s"))
 
 
 def _peer_uid(transport: asyncio.Transport) -> int:

@@ -53,14 +53,15 @@ class ClientMemory:
         self._pending.add(request_id)
         return True
 
-    def settle(self, request_id: Id, answer: bytes) -> None:
-        """Keep the answer, and send it to where the client is now."""
+    def settle(self, request_id: Id, answer: bytes, *, keep: bool) -> None:
+        """Send the answer to where the client is now, and keep it unless asking again may bring another."""
         self._pending.discard(request_id)
-        self._answers[request_id] = answer
-        kept = len(answer)
-        if len(self._answers) > WINDOW:
-            kept -= len(self._answers.popitem(last=False)[1])
-        self._memories.grow(self, kept)
+        if keep:
+            self._answers[request_id] = answer
+            kept = len(answer)
+            if len(self._answers) > WINDOW:
+                kept -= len(self._answers.popitem(last=False)[1])
+            self._memories.grow(self, kept)
         if self.send is not None:
             self.send(answer)
 

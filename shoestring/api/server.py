@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from shoestring.api.calls import Calls
 from shoestring.api.commands import Daemon, verbs
 from shoestring.api.connection import Connection
 from shoestring.api.memory import WINDOW, Memories
@@ -26,6 +27,8 @@ from shoestring.engine.engine import Engine
 BACKLOG: Final = 1_024
 #: What fits `sockaddr_un.sun_path`, its final zero and the suffix of the name it is first bound under left out.
 PATH_BYTES_MAX: Final = 107 - len(".new")
+#: A frame goes through a Unix socket in milliseconds; what takes this long is a peer that has stopped.
+FRAME_TIMEOUT_S: Final = 30.0
 PRODUCERS_MODE: Final = 0o660
 ADMIN_MODE: Final = 0o600
 
@@ -33,10 +36,13 @@ ADMIN_MODE: Final = 0o600
 class Server:
     """Answers the protocol's verbs on one listening socket."""
 
-    def __init__(self, *, engine: Engine, config: Config, admin: bool = False) -> None:
+    def __init__(
+        self, *, engine: Engine, config: Config, admin: bool = False, frame_timeout_s: float = FRAME_TIMEOUT_S
+    ) -> None:
         self._engine = engine
         self._config = config
         self._admin = admin
+        self._frame_timeout_s = frame_timeout_s
         self._verbs = verbs(admin=admin)
         self._memories = Memories()
         self._connections: set[Connection] = set()
@@ -64,6 +70,7 @@ class Server:
             frame_bytes_max=self._config.limits.frame_bytes_max,
             payload_bytes_max=self._config.limits.payload_bytes_max,
             window=WINDOW,
+            frame_timeout_s=self._frame_timeout_s,
         )
         loop = asyncio.get_running_loop()
         if isinstance(where, socket.socket):
@@ -93,7 +100,11 @@ class Server:
 
     def _connection(self) -> Connection:
         assert self._daemon is not None
-        return Connection(self._daemon, self._verbs, self._memories, self._accepted, self._closed)
+        return Connection(self._daemon, self._calls, self._accepted, self._closed)
+
+    def _calls(self, connection: Connection, uid: int) -> Calls:
+        assert self._daemon is not None
+        return Calls(self._daemon, self._verbs, self._memories, uid, connection.send, connection.settled)
 
     def _accepted(self, connection: Connection) -> None:
         self._connections.add(connection)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from shoestring.app import bulk, declare
+from shoestring.app.embedding import embedded
 from shoestring.app.gateway import EngineGateway, Gateway
 from shoestring.app.handler import BatchHandler, Call, Handler, Receipt
 from shoestring.app.job import Job
@@ -233,18 +234,9 @@ class Shoestring:
         Yields the service, whose `wait_idle()` returns when nothing is pending. On leaving, what runs is given
         `run.grace_s` to end, then released. Raises AlreadyOwned if a daemon owns the database file.
         """
-        from shoestring.service import Service
-
-        service = Service(config=self.config, registry=self.registry)
-        await service.start()
-        try:
+        async with embedded(self.config, self.registry) as service:
             with self.attached(service.engine):
-                async with asyncio.TaskGroup() as group:
-                    failing = group.create_task(service.wait_failed(), name="shoestring-watch")
-                    yield service
-                    failing.cancel()
-        finally:
-            await service.stop(self.config.run.grace_s)
+                yield service
 
     async def aclose(self) -> None:
         """Close this event loop's connection to the daemon. A loop that ends does so by itself."""

@@ -13,6 +13,9 @@ order. Nothing runs while nothing is asked: a lost connection without open reque
 A daemon that was never reached is not waited for, because a wrong path would look like a slow program; one that was
 reached before is given `reconnect_timeout` seconds to come back. One that is there but busy (its backlog or its
 connections are full) is given as long.
+
+A daemon that is stopping answers `Unavailable`: nothing was done. That is not passed on either; the frame goes to the
+daemon that comes after it.
 """
 
 from __future__ import annotations
@@ -26,12 +29,13 @@ from typing import Final
 
 import msgspec
 
+from shoestring.client.absence import away, closed, too_large
 from shoestring.client.connection import Connection, connect
 from shoestring.core.errors import (
     LocalProtocolError,
-    PayloadTooLarge,
     ProtocolError,
     Refused,
+    RemoteProtocolError,
     ShoestringError,
     Unavailable,
 )
@@ -43,6 +47,8 @@ HELLO_ID: Final = 0
 #: restart of 25 ms is not noticed.
 FIRST_PAUSE_S: Final = 0.01
 LONGEST_PAUSE_S: Final = 0.5
+#: Before trying again after a daemon that answered that it is stopping: its socket is still there for a moment.
+TURNED_AWAY_PAUSE_S: Final = 0.05
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -88,6 +94,7 @@ class Link:
         self._queue: deque[Request] = deque()
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._turned_away_at: float | None = None
         self._hello: asyncio.Future[msgspec.Raw] | None = None
         self._refusal: ShoestringError | None = None
         self._closed = False
@@ -107,7 +114,7 @@ class Link:
     def send(self, request_id: int, frame: bytes, *, changes: bool) -> asyncio.Future[msgspec.Raw]:
         future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         if self._closed:
-            future.set_exception(self._was_closed())
+            future.set_exception(closed(self.path))
             return future
         request = Request(request_id, frame, future, changes=changes)
         if changes:
@@ -125,7 +132,7 @@ class Link:
         if self._connection is not None:
             future.set_result(None)
         elif self._closed:
-            future.set_exception(self._was_closed())
+            future.set_exception(closed(self.path))
         else:
             self._connect().add_done_callback(partial(_copy, future))
         return future
@@ -142,7 +149,7 @@ class Link:
             connection.close()
             # asyncio closes the descriptor in the next turn of the loop; a loop that ends before it warns.
             await asyncio.sleep(0)
-        self._fail_all(self._was_closed())
+        self._fail_all(closed(self.path))
 
     # -- Sending -----------------------------------------------------------------------------------------------
 
@@ -159,7 +166,7 @@ class Link:
                 continue  # never sent, so it can be taken back
             if len(request.frame) > greeting.frame_bytes_max:
                 # The daemon would close the connection on it, and the others' requests with it.
-                request.future.set_exception(_too_large(request.frame, greeting.frame_bytes_max))
+                request.future.set_exception(too_large(request.frame, greeting.frame_bytes_max))
                 continue
             self._unanswered[request.id] = request
             self._changes += 1
@@ -173,6 +180,8 @@ class Link:
             if self._hello is not None:
                 _settle(self._hello, response)
             return
+        if isinstance(response.error, Unavailable) and self._come_back_later():
+            return
         request = self._unanswered.pop(response.id, None) if isinstance(response.id, int) else None
         if request is None:
             return  # its first answer came before the connection was lost, and this is the second
@@ -180,7 +189,22 @@ class Link:
             self._changes -= 1
             if self._queue:
                 self._pump()
+        if response.error is None:
+            self._turned_away_at = None
         _settle(request.future, response)
+
+    def _come_back_later(self) -> bool:
+        """Leave a daemon that is stopping, to send again what has no answer; False if that has lasted too long."""
+        now = self._loop.time()
+        if self._turned_away_at is None:
+            self._turned_away_at = now
+        if self._closed or now - self._turned_away_at > self._reconnect_timeout:
+            return False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            self._connect()
+        return True
 
     def _refused(self, error: ShoestringError | None) -> None:
         """Take an answer to no request of ours: what was sent was not understood, or the connection not wanted."""
@@ -202,6 +226,8 @@ class Link:
         """Connect, say hello, send again what has no answer. Raises Unavailable, also to every open request."""
         pause_s = FIRST_PAUSE_S
         begun_at = self._loop.time()
+        if self._turned_away_at is not None:
+            await asyncio.sleep(TURNED_AWAY_PAUSE_S)
         while True:
             try:
                 return await self._open()
@@ -209,7 +235,7 @@ class Link:
                 waited_s = self._loop.time() - begun_at
                 if waited_s + pause_s > self._patience_s(error):
                     self._connecting = None
-                    unavailable = self._away(error)
+                    unavailable = away(self.path, error, was_reached=self.greeting is not None)
                     self._fail_all(unavailable)
                     raise unavailable from error
             await asyncio.sleep(pause_s)
@@ -222,7 +248,7 @@ class Link:
         try:
             connection.write(encode_request(HELLO_ID, "hello", {"client": self._name}))
             async with asyncio.timeout(self._reconnect_timeout):
-                self.greeting = _decode_greeting(await hello)
+                self.greeting = _greeting(await hello)
         except BaseException:
             connection.close()
             raise
@@ -264,20 +290,12 @@ class Link:
                 # One exception object per waiter: raising the same one in several places mixes their tracebacks.
                 request.future.set_exception(type(error)(str(error)))
 
-    def _away(self, error: Exception) -> Unavailable:
-        """Say what happened, whether data is safe, and what to do next."""
-        if isinstance(error, PermissionError):
-            remedy = "This user may not connect to it: ask for membership in the socket's group."
-            return Unavailable(f"no permission to connect to the shoestring daemon at {self.path}. {remedy}")
-        if isinstance(error, ShoestringError):
-            return Unavailable(f"the shoestring daemon at {self.path} takes no connection: {error}")
-        told = "Nothing was sent." if self.greeting is None else "What was sent and not answered may have been stored."
-        remedy = "Start it with `shoestring run`, or set `socket` in shoestring.toml to where it listens."
-        why = _why(error)
-        return Unavailable(f"no shoestring daemon answers at {self.path} ({why}). {told} {remedy}")
 
-    def _was_closed(self) -> Unavailable:
-        return Unavailable(f"this client of {self.path} is closed; what was sent and not answered may have been stored")
+def _greeting(answer: msgspec.Raw) -> Greeting:
+    try:
+        return _decode_greeting(answer)
+    except msgspec.ValidationError as error:
+        raise RemoteProtocolError(f"its greeting is not one this version understands: {error}") from error
 
 
 def _settle(future: asyncio.Future[msgspec.Raw], response: Response) -> None:
@@ -287,25 +305,6 @@ def _settle(future: asyncio.Future[msgspec.Raw], response: Response) -> None:
         future.set_exception(response.error)
     else:
         future.set_result(response.result if response.result is not None else msgspec.Raw(b"null"))
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such socket"
-    if isinstance(error, ConnectionRefusedError):
-        return "the socket is there, but nobody listens"
-    if isinstance(error, BlockingIOError):
-        return "its backlog is full"
-    if isinstance(error, TimeoutError):
-        return "it took the connection and said nothing"
-    return str(error) or type(error).__name__
-
-
-def _too_large(frame: bytes, most: int) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        f"a message of {len(frame):,} bytes is more than the daemon reads in one frame ({most:,}, its "
-        "limits.frame_bytes_max). It was not sent. Store large data elsewhere and pass its key"
-    )
 
 
 def _retrieve(finished: asyncio.Task[None]) -> None:
