@@ -75,6 +75,7 @@ class _Life:
     def __init__(self, config: Config, app: Shoestring, lock: OwnerLock, burst: bool) -> None:
         self._config = config
         self._lock = lock
+        self._app = app
         self._burst = burst
         self._notifier = Notifier(os.environ)
         self._service = Service(config=config, registry=app.registry)
@@ -93,13 +94,22 @@ class _Life:
             raise
         failed = asyncio.ensure_future(self._service.wait_failed())
         try:
-            why = await self._first(failed, self._wait_for_end())
-            await self._first(failed, self._stop(why))
+            with self._app.attached(self._service.engine):
+                why = await self._first(failed, self._wait_for_end())
+                await self._first(failed, self._stop(why))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the process, and is told
             log.error("daemon_failed", error=error, advice=_advice(error))
             self._notifier.stopping(f"failed: {error}")
+            await self._abandon()
             return error.exit_code if isinstance(error, ShoestringError) else UNEXPECTED
         return 0
+
+    async def _abandon(self) -> None:
+        """Let go of what is open as a crash would: nothing is drained, and the next start finds out what ran."""
+        closing = asyncio.ensure_future(self._service.close(clean=False))
+        await asyncio.wait((closing,), timeout=LEAVE_S)
+        if closing.done() and (error := closing.exception()) is not None:
+            log.warning("exception_lost", error=error, message="while closing after the failure")
 
     async def _first(self, failed: asyncio.Future[None], work: Coroutine[None, None, T]) -> T:
         """Return what `work` comes to; raise at once what killed a permanent coroutine meanwhile."""
@@ -154,12 +164,18 @@ class _Life:
 
     async def _stop(self, why: str) -> None:
         begun = time.monotonic()
-        log.info("stop_begun", reason=why, grace_s=self._config.run.grace_s)
-        self._notifier.stopping(f"draining, up to {self._config.run.grace_s:g} s")
-        await self._service.stop(self._config.run.grace_s)
+        grace_s = self._config.run.grace_s
+
+        def say(phase: str) -> None:
+            log.info("phase_begun", phase=phase, after_ms=round((time.monotonic() - begun) * 1_000))
+            self._notifier.status(f"stopping: {phase}")
+
+        log.info("stop_begun", reason=why, grace_s=grace_s)
+        self._notifier.stopping(f"draining, up to {grace_s:g} s")
+        released = await self._service.stop(grace_s, say)
         for server in self._servers:
             await server.close()
-        log.info("daemon_stopped", duration_ms=round((time.monotonic() - begun) * 1_000))
+        log.info("daemon_stopped", released=released, duration_ms=round((time.monotonic() - begun) * 1_000))
 
     def _on_signal(self, name: str) -> None:
         if not self._told_to_stop.is_set():

@@ -28,21 +28,21 @@ def tell(what):
         teller.sendto(what.encode(), os.environ["TOLD"])
 
 
-@app.task
+@app.task(name="say")
 async def say(what: str) -> None:
     tell(what)
 
 
-@app.task
+@app.task(name="hang")
 async def hang() -> None:
     tell("hanging")
     await asyncio.Event().wait()
 
 
-@app.task
-def hang_thread() -> None:
-    tell("hanging")
-    threading.Event().wait()
+@app.task(name="leave_thread")
+def leave_thread() -> None:
+    threading.Thread(target=threading.Event().wait, name="left", daemon=False).start()
+    tell("left")
 """
 
 
