@@ -1,4 +1,4 @@
-"""`shoestring cancel`: what shall not run. Tasks and jobs are numbered apart, so which it is has to be said."""
+"""`shoestring cancel`: what shall not run. Tasks and jobs are numbered from one sequence, so an ID says which it is."""
 
 from __future__ import annotations
 
@@ -8,75 +8,71 @@ import click
 
 from shoestring.api.parameters import OneJob, OneTask
 from shoestring.cli.figures import count, counted, plain
-from shoestring.cli.group import Command, Group
+from shoestring.cli.group import Command
 from shoestring.cli.session import Session, with_session
-from shoestring.core.errors import ShoestringError
+from shoestring.core.errors import Conflict, NotFound, ShoestringError
 from shoestring.core.model import Progress, TaskState, TaskView
 
 
-@click.group(cls=Group, example="shoestring cancel task 12 13\nshoestring cancel job 3")
-def cancel() -> None:
-    """Cancel tasks or jobs. Each is numbered on its own: say `task` or `job` before the ID."""
-
-
-@cancel.command("task", cls=Command, example="shoestring cancel task 12 13")
-@click.argument("task_ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
+@click.command(cls=Command, example="shoestring cancel 12\nshoestring cancel 12 13 20008")
+@click.argument("ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
 @with_session
-def task(session: Session, *, task_ids: tuple[int, ...]) -> None:
-    """Cancel tasks. One that runs is asked to stop; what it did so far stays done."""
-    cancelled: list[TaskView] = []
+def cancel(session: Session, *, ids: tuple[int, ...]) -> None:
+    """Cancel tasks or jobs.
+
+    What runs is asked to stop, what was done stays done. Of a job the items not yet begun are dropped. Exits 5 if
+    one of the IDs is no stored task or job, after cancelling the others.
+    """
+    cancel_all(session, ids, jobs_only=False)
+
+
+def cancel_all(session: Session, ids: Sequence[int], *, jobs_only: bool) -> None:
+    """Cancel each of `ids` and print what became of it; end with the first error's code if there was one."""
+    tasks: list[TaskView] = []
+    jobs: list[Progress] = []
+    failed: ShoestringError | None = None
     try:
-        for task_id in task_ids:
-            cancelled.append(session.ask("task.cancel", OneTask(task_id=task_id), TaskView))
+        for one in ids:
+            try:
+                cancelled = _cancel(session, one, jobs_only=jobs_only)
+            except (NotFound, Conflict) as error:
+                # It ended a moment ago, as likely as not: no reason to let the others run.
+                failed = failed or error
+                session.say(str(error))
+                continue
+            if isinstance(cancelled, TaskView):
+                tasks.append(cancelled)
+            else:
+                jobs.append(cancelled)
             if not session.json:
-                click.echo(_task_line(cancelled[-1]))
-    except ShoestringError:
-        _say_rest(session, task_ids, len(cancelled), "task")
-        raise
+                click.echo(_line(cancelled))
     finally:
         if session.json:
-            session.print_json(cancelled)
+            session.print_json({"tasks": tasks, "jobs": jobs})
+    if failed is not None:
+        raise click.exceptions.Exit(failed.exit_code)
 
 
-@cancel.command("job", cls=Command, example="shoestring cancel job 3")
-@click.argument("job_ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
-@with_session
-def job(session: Session, *, job_ids: tuple[int, ...]) -> None:
-    """Cancel jobs: items not yet begun are dropped from the queue, running ones end as they may."""
-    cancel_jobs(session, job_ids)
-
-
-def cancel_jobs(session: Session, job_ids: Sequence[int]) -> None:
-    cancelled: list[Progress] = []
+def _cancel(session: Session, one: int, *, jobs_only: bool) -> TaskView | Progress:
+    if not jobs_only:
+        try:
+            return session.ask("task.cancel", OneTask(task_id=one), TaskView)
+        except NotFound:
+            pass
     try:
-        for job_id in job_ids:
-            cancelled.append(session.ask("job.cancel", OneJob(job_id=job_id), Progress))
-            if not session.json:
-                click.echo(_job_line(cancelled[-1]))
-    except ShoestringError:
-        _say_rest(session, job_ids, len(cancelled), "job")
-        raise
-    finally:
-        if session.json:
-            session.print_json(cancelled)
+        return session.ask("job.cancel", OneJob(job_id=one), Progress)
+    except NotFound as error:
+        kind = "job" if jobs_only else "task or job"
+        raise NotFound(f"There is no {kind} {one} to cancel: it ended, or never was.") from error
 
 
-def _task_line(task: TaskView) -> str:
-    name = f"Task {task.task_id} ({plain(task.handler)})"
-    return f"{name} is asked to stop." if task.state is TaskState.RUNNING else f"{name} is cancelled."
-
-
-def _job_line(progress: Progress) -> str:
-    of = f" of {count(progress.total)}" if progress.total is not None else ""
-    left = f", {count(progress.pending)} still running" if progress.pending else ""
+def _line(cancelled: TaskView | Progress) -> str:
+    if isinstance(cancelled, TaskView):
+        name = f"Task {cancelled.task_id} ({plain(cancelled.handler)})"
+        return f"{name} is asked to stop." if cancelled.state is TaskState.RUNNING else f"{name} is cancelled."
+    of = f" of {count(cancelled.total)}" if cancelled.total is not None else ""
+    left = f", {count(cancelled.pending)} still running" if cancelled.pending else ""
     return (
-        f"Job {progress.job_id} ({plain(progress.handler)}) is cancelled:"
-        f" {count(progress.done)}{of} done, {counted(progress.cancelled, 'item')} cancelled{left}."
+        f"Job {cancelled.job_id} ({plain(cancelled.handler)}) is cancelled:"
+        f" {count(cancelled.done)}{of} done, {counted(cancelled.cancelled, 'item')} cancelled{left}."
     )
-
-
-def _say_rest(session: Session, ids: Sequence[int], done: int, kind: str) -> None:
-    """Say, before the error, which of several were not reached."""
-    if len(ids) > 1:
-        rest = " ".join(map(str, ids[done:]))
-        session.say(f"{counted(done, kind)} cancelled; not cancelled: {rest}")

@@ -136,9 +136,6 @@ def _resolved(
     if args[0].startswith("-") or group.get_command(ctx, args[0]) is not None:
         return None
     known = group.list_commands(ctx)
-    if args[0].isdecimal() and group is not ctx.find_root().command:
-        meant = (f"`{ctx.command_path} {name} {args[0]}`" for name in known)
-        raise click.UsageError(f"{args[0]} of what? Say {' or '.join(meant)}.", ctx)
     hint = did_you_mean(args[0], known) or f"Commands: {', '.join(known)}."
     raise click.UsageError(f"There is no command '{args[0]}'. {hint}", ctx)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 
 from shoestring.api.parameters import ListJobs, OneJob
-from shoestring.cli.cancel import cancel_jobs
+from shoestring.cli.cancel import cancel_all
 from shoestring.cli.figures import count, counted, instant, span, when
 from shoestring.cli.group import Command, Group
 from shoestring.cli.listing import LIMIT, cut_short
@@ -80,8 +80,8 @@ def watch(session: Session, *, job_id: int, every: float | None) -> None:
 @click.argument("job_ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
 @with_session
 def cancel(session: Session, *, job_ids: tuple[int, ...]) -> None:
-    """Cancel jobs: items not yet begun are dropped from the queue, running ones end as they may."""
-    cancel_jobs(session, job_ids)
+    """Cancel jobs: items not yet begun are dropped, running ones are asked to stop."""
+    cancel_all(session, job_ids, jobs_only=True)
 
 
 def print_job(progress: Progress, now: int) -> None:

@@ -9,6 +9,7 @@ from shoestring.cli.figures import counted
 from shoestring.cli.group import Command
 from shoestring.cli.listing import check_names
 from shoestring.cli.session import Session, with_session
+from shoestring.core.errors import NotFound
 
 #: Replaying a hundred thousand rows takes many transactions on a small disk.
 _ANSWER_S = 600.0
@@ -25,7 +26,8 @@ def retry(
 ) -> None:
     """Run discarded tasks again, their attempts counted from the beginning.
 
-    Say which: IDs, or --handler, --queue or both, or --all.
+    Say which: IDs, or --handler, --queue or both, or --all. They become new tasks, with new IDs. Exits 5 if one of
+    the IDs is not among the discarded, after running the others.
     """
     ways = [bool(task_ids), handler is not None or queue is not None, everything]
     if sum(ways) != 1:
@@ -33,7 +35,8 @@ def retry(
         raise click.UsageError(
             f"{what} IDs, --handler and --queue, or --all. `shoestring discarded` lists what there is."
         )
-    wanted = Replay(task_ids=list(dict.fromkeys(task_ids)), handler=handler, queue=queue, all=everything)
+    ids = list(dict.fromkeys(task_ids))
+    wanted = Replay(task_ids=ids, handler=handler, queue=queue, all=everything)
     answer = session.ask("discarded.replay", wanted, dict[str, int], answer_s=_ANSWER_S)
     replayed = answer["replayed"]
     if not replayed:
@@ -44,3 +47,6 @@ def retry(
         click.echo(f"{counted(replayed, 'task')} will run again.")
     else:
         session.say("Nothing is discarded there: nothing to run again.")
+    if missing := max(0, len(ids) - replayed):
+        session.say(f"{missing} of the {len(ids)} {'is' if missing == 1 else 'are'} not among the discarded.")
+        raise click.exceptions.Exit(NotFound.exit_code)

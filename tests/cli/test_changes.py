@@ -18,42 +18,51 @@ def test_cancelled_tasks_are_told_one_by_one(invoke: Invoke, recorded: Record) -
     states = {12: TaskState.READY, 13: TaskState.RUNNING}
     daemon = recorded({"task.cancel": lambda p: a_task(p["task_id"], state=states[p["task_id"]])})
 
-    result = invoke("cancel", "task", "12", "13")
+    result = invoke("cancel", "12", "13")
 
     assert [params for _, params in daemon.asked] == [{"task_id": 12}, {"task_id": 13}]
     assert result.stdout == "Task 12 (send_mail) is cancelled.\nTask 13 (send_mail) is asked to stop.\n"
 
 
-def test_a_list_that_breaks_off_says_what_was_not_cancelled(invoke: Invoke, recorded: Record) -> None:
-    """The rest is pasted into the next try."""
-    answers = {12: a_task(), 13: NotFound("There is no task 13.")}
-    recorded({"task.cancel": lambda p: answers[p["task_id"]]})
+def test_one_that_ended_does_not_save_the_others(invoke: Invoke, recorded: Record) -> None:
+    """Between the list and the command tasks go on ending; the rest must be cancelled all the same."""
+    answers = {12: a_task(), 13: NotFound("there is no task 13."), 14: a_task(14)}
+    recorded({"task.cancel": lambda p: answers[p["task_id"]], "job.cancel": NotFound("there is no job 13.")})
 
-    result = invoke("cancel", "task", "12", "13", "14", "--json")
+    result = invoke("cancel", "12", "13", "14", "--json")
 
     assert result.exit_code == 5
-    assert [task["task_id"] for task in json.loads(result.stdout)] == [12]
-    assert result.stderr.startswith("1 task cancelled; not cancelled: 13 14\n")
+    assert [task["task_id"] for task in json.loads(result.stdout)["tasks"]] == [12, 14]
+    assert result.stderr == "There is no task or job 13 to cancel: it ended, or never was.\n"
 
 
-@pytest.mark.parametrize("words", [("cancel", "job"), ("jobs", "cancel")], ids=" ".join)
+@pytest.mark.parametrize("words", [("cancel",), ("jobs", "cancel")], ids=" ".join)
 def test_a_cancelled_job_says_what_is_done_and_what_is_not(
     invoke: Invoke, recorded: Record, words: tuple[str, ...]
 ) -> None:
     """What was done stays done; the user has to know how much that is."""
-    recorded({"job.cancel": a_job(state=JobState.CANCELLED, cancelled=3_700, pending=100)})
+    cancelled = a_job(state=JobState.CANCELLED, cancelled=3_700, pending=100)
+    recorded({"task.cancel": NotFound("there is no task 3."), "job.cancel": cancelled})
 
     assert invoke(*words, "3").stdout == (
         "Job 3 (block) is cancelled: 1,200 of 5,000 done, 3,700 items cancelled, 100 still running.\n"
     )
 
 
-def test_a_number_alone_is_not_cancelled(invoke: Invoke) -> None:
-    """Task 12 and job 12 are two things; guessing would cancel the wrong one half the time."""
-    result = invoke("cancel", "12")
+def test_a_daemon_that_goes_away_stops_the_list(invoke: Invoke, recorded: Record) -> None:
+    """What was cancelled until then is told, in JSON too."""
 
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "12 of what? Say `shoestring cancel task 12` or `shoestring cancel job 12`." in result.stderr
+    def cancel(params: dict[str, object]) -> object:
+        if params["task_id"] != 12:
+            raise ConnectionAbortedError
+        return a_task()
+
+    recorded({"task.cancel": cancel})
+
+    result = invoke("cancel", "12", "13", "14", "--json")
+
+    assert result.exit_code == 3
+    assert [task["task_id"] for task in json.loads(result.stdout)["tasks"]] == [12]
 
 
 def test_discarded_tasks_run_again_by_id_handler_queue_or_all(invoke: Invoke, recorded: Record) -> None:
@@ -94,10 +103,20 @@ def test_nothing_to_run_again_is_no_failure(invoke: Invoke, recorded: Record) ->
     assert "nothing to run again" in result.stderr
 
 
+def test_some_that_are_not_discarded_are_counted(invoke: Invoke, recorded: Record) -> None:
+    """Three IDs and "2 tasks" would be left to the reader to notice."""
+    recorded({"discarded.replay": {"replayed": 2}})
+
+    result = invoke("retry", "12", "13", "14")
+
+    assert (result.exit_code, result.stdout) == (5, "2 tasks will run again.\n")
+    assert result.stderr == "1 of the 3 is not among the discarded.\n"
+
+
 def test_the_daemons_refusal_ends_with_its_code(invoke: Invoke, recorded: Record) -> None:
     """A finished job cannot be cancelled; that is a conflict, not a missing job."""
     recorded({"job.cancel": Conflict("Job 3 is done. Nothing was changed.")})
 
-    result = invoke("cancel", "job", "3")
+    result = invoke("jobs", "cancel", "3")
 
-    assert (result.exit_code, result.stderr) == (1, "error: Job 3 is done. Nothing was changed.\n")
+    assert (result.exit_code, result.stderr) == (1, "Job 3 is done. Nothing was changed.\n")

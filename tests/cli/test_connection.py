@@ -82,7 +82,7 @@ def test_a_daemon_that_ends_before_it_answers_leaves_the_question_open(invoke: I
 
     recorded({"task.cancel": die})
 
-    result = invoke("cancel", "task", "12")
+    result = invoke("cancel", "12")
 
     assert result.exit_code == 3
     assert "closed the connection during `task.cancel`" in result.stderr
