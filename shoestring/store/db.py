@@ -178,8 +178,10 @@ class SqliteDb:
     async def close(self) -> None:
         """Sync, checkpoint and close. What is left is one database file."""
         await self._viewer.close()
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._keeper.close)
-        self._pool.shutdown()
+        # A checkpoint or sync goes on when whoever awaited it was cancelled; closing its connection under it crashes
+        # the process (seen: SIGSEGV at a daemon's stop).
+        await asyncio.to_thread(self._pool.shutdown)
+        self._keeper.close()
         await self._writer.close()
         os.close(self._shm_fd)
 
