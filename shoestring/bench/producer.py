@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import msgspec
 import uvloop
 
+from shoestring.app import Call, Shoestring
 from shoestring.core.errors import Refused
 from shoestring.core.model import Durability
 
@@ -53,14 +54,7 @@ async def enqueue(order: Order) -> None:
 
     async def in_bulk() -> None:
         for first in range(0, each, BULK):
-            calls = [noop.call(n) for n in range(first, min(first + BULK, each))]
-            while True:
-                try:
-                    await handlers.app.enqueue_many(calls)
-                except Refused as refused:  # a hundred times 5,000 are more than may wait for one commit
-                    await asyncio.sleep(refused.retry_after)
-                else:
-                    break
+            await _enqueue_many(handlers.app, [noop.call(n) for n in range(first, min(first + BULK, each))])
 
     match order.kind:
         case "one":
@@ -77,6 +71,17 @@ async def enqueue(order: Order) -> None:
                 await asyncio.sleep(order.every_s)
         case other:
             raise ValueError(other)
+
+
+async def _enqueue_many(app: Shoestring, calls: Sequence[Call]) -> None:
+    """Enqueue all, coming back when told to: a hundred times 5,000 are more than may wait for one commit."""
+    while True:
+        try:
+            await app.enqueue_many(calls)
+        except Refused as refused:
+            await asyncio.sleep(refused.retry_after)
+        else:
+            return
 
 
 async def _serve() -> None:
