@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from shoestring.cli.figures import count, counted, plain, size, span
+from shoestring.cli.figures import count, counted, size, span
 from shoestring.cli.group import Command
 from shoestring.cli.session import Session, with_session
-from shoestring.cli.table import Column, rows, terminal_width
+from shoestring.cli.table import Column, rows, sentences, terminal_width
 from shoestring.core.errors import ShoestringError, StorageError
 
 if TYPE_CHECKING:
@@ -58,16 +57,10 @@ class Report:
         if self.json:
             return
         head = f"{name:<8}  {click.style(state.ljust(7), fg=colour)}  "
-        first, *more = [*_wrapped(found.summary), *found.lines]
+        first, *more = [*sentences(found.summary, terminal_width(), _INDENT), *found.lines]
         click.echo(head + first)
         for line in more:
             click.echo(" " * _INDENT + line)
-
-
-def _wrapped(text: str) -> list[str]:
-    """Break a sentence at the terminal's width; in a pipe it stays one line."""
-    limit = terminal_width()
-    return textwrap.wrap(plain(text), limit - _INDENT, break_on_hyphens=False) if limit is not None else [plain(text)]
 
 
 @click.command(cls=Command, example="shoestring check\nshoestring check --offline")
@@ -115,7 +108,7 @@ def _check_app(session: Session, declared: dict[str, HandlerSpec], report: Repor
         return Found(f"{found}. Declare one with @app.task, in a module the app imports.")
     columns = [
         Column("HANDLER", flexible=True),
-        Column("QUEUE"),
+        Column("QUEUE", flexible=True),
         Column("TRIES", right=True),
         Column("LIMIT", right=True),
         Column("DURABILITY"),

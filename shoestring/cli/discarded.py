@@ -67,9 +67,9 @@ def show(session: Session, *, task_id: int) -> None:
 def _table(found: Iterable[TaskView], now: int) -> None:
     columns = [
         Column("ID", right=True),
-        Column("HANDLER"),
-        Column("QUEUE"),
-        Column("USER"),
+        Column("HANDLER", flexible=True),
+        Column("QUEUE", flexible=True),
+        Column("USER", flexible=True),
         Column("TRIES", right=True),
         Column("AGE", right=True),
         Column("ERROR", flexible=True),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -147,7 +148,7 @@ def _write_example(example: str, formatter: click.HelpFormatter) -> None:
 
 
 def _print_error(error: ShoestringError, *, as_json: bool) -> None:
-    from shoestring.cli.figures import plain
+    from shoestring.cli.table import sentences, terminal_width
 
     if as_json:
         import msgspec
@@ -155,4 +156,8 @@ def _print_error(error: ShoestringError, *, as_json: bool) -> None:
         body = {"code": error.code, "message": str(error), "data": error.data()}
         click.echo(msgspec.json.encode({"error": body}), err=True)
         return
-    click.echo(click.style("error", fg="red", bold=True) + ": " + plain(str(error), lines=True), err=True)
+    head = "error: "
+    first, *more = sentences(head + str(error), terminal_width(sys.stderr))
+    click.echo(click.style(head, fg="red", bold=True) + first.removeprefix(head), err=True)
+    for line in more:
+        click.echo(line, err=True)

@@ -116,7 +116,7 @@ def _table(found: Iterable[Progress], now: int) -> None:
         Column("ID", right=True),
         Column("STATE"),
         Column("HANDLER", flexible=True),
-        Column("USER"),
+        Column("USER", flexible=True),
         Column("ITEMS", right=True),
         Column("DONE", right=True),
         Column("FAILED", right=True),

@@ -10,7 +10,7 @@ from shoestring.cli.session import Session, with_session
 
 @click.command(cls=Command, example="shoestring run --app myproject.jobs:app\nshoestring run --burst")
 @click.option("--app", metavar="MODULE:NAME", help="The app to run, instead of the configuration's.")
-@click.option("--burst", is_flag=True, help="End, with exit code 0, when nothing is left to do.")
+@click.option("--burst", is_flag=True, help="End, with code 0, when nothing is left to do; waits for delayed tasks.")
 @click.option("-v", "--verbose", count=True, help="Log a line per life-cycle step of a task; twice: debug.")
 @with_session
 def run(session: Session, *, app: str | None, burst: bool, verbose: int) -> None:

@@ -118,7 +118,7 @@ def _quiet(number: int, colour: str | None = None) -> Cell:
 
 def _parked(known: Status) -> Iterator[str]:
     columns = [
-        Column("PARKED"),
+        Column("PARKED", flexible=True),
         Column("FOR", right=True),
         Column("PENDING", right=True),
         Column("REASON", flexible=True),

@@ -1,17 +1,18 @@
 """Aligned columns and lines of facts, coloured where the terminal wants it.
 
 The words are aligned before they are coloured, so that what is drawn on a terminal and what is written to a file are
-the same but for the colour. On a terminal the one flexible column gives way until the row fits; in a pipe nothing
-is cut, because `grep` and `awk` read it.
+the same but for the colour. On a terminal the flexible columns give way until the row fits; in a pipe nothing is
+cut, because `grep` and `awk` read it.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -23,7 +24,7 @@ _NARROWEST: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: `right` for numbers, `flexible` for the one that gives way on a narrow terminal."""
+    """A column: `right` for numbers, `flexible` for those that give way on a narrow terminal."""
 
     title: str
     right: bool = False
@@ -40,13 +41,13 @@ class Cell:
     bold: bool = False
 
 
-def terminal_width() -> int | None:
-    """Return the columns stdout has, None if it is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal that `stream`, by default stdout, is; None if it is none."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def rows(columns: Sequence[Column], lines: Iterable[Sequence[str | Cell]], limit: int | None = None) -> list[str]:
-    """Return the header and one line of text per row, at most `limit` columns wide if the flexible column allows it."""
+    """Return the header and one line of text per row, at most `limit` columns wide if the flexible ones allow it."""
     cells = [[_safe(value) for value in line] for line in lines]
     widths = [max(width(text) for text in texts) for texts in _texts(columns, cells)]
     if limit is not None:
@@ -67,6 +68,15 @@ def facts(pairs: Iterable[tuple[str, str]], indent: int = 0) -> list[str]:
     return out
 
 
+def sentences(text: str, limit: int | None, indent: int = 0) -> list[str]:
+    """Break a message between words, so that `indent` and a line fit `limit` columns; without limit keep its lines."""
+    lines = plain(text, lines=True).split("\n")
+    if limit is None:
+        return lines
+    wrapped = (textwrap.wrap(line, limit - indent, break_long_words=False, break_on_hyphens=False) for line in lines)
+    return [part for parts in wrapped for part in parts or [""]]
+
+
 def _safe(value: str | Cell) -> Cell:
     made = value if isinstance(value, Cell) else Cell(value)
     return replace(made, text=plain(made.text))
@@ -79,12 +89,18 @@ def _texts(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> Iterat
 
 
 def _fit(columns: Sequence[Column], widths: list[int], limit: int) -> None:
+    """Narrow the flexible columns, always the widest, until a row fits or all are at their narrowest."""
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
-    for at, column in enumerate(columns):
-        if column.flexible and over > 0:
-            given = min(over, max(0, widths[at] - max(_NARROWEST, width(column.title))))
-            widths[at] -= given
-            over -= given
+    while over > 0:
+        spare = [
+            (widths[at], at)
+            for at, column in enumerate(columns)
+            if column.flexible and widths[at] > max(_NARROWEST, width(column.title))
+        ]
+        if not spare:
+            return
+        widths[max(spare)[1]] -= 1
+        over -= 1
 
 
 def _line(columns: Sequence[Column], widths: Sequence[int], line: Sequence[Cell]) -> str:

@@ -37,10 +37,14 @@ def watch_job(session: Session, job_id: int, every_s: float | None) -> Progress:
         every_s = _LIVE_EVERY_S if live else _LINES_EVERY_S
     with _live(progress) if live else _lines(session) as draw:
         draw(progress)
-        while not progress.finished:
-            time.sleep(every_s)
-            progress = _next(session, progress)
-            draw(progress)
+        try:
+            while not progress.finished:
+                time.sleep(every_s)
+                progress = _next(session, progress)
+                draw(progress)
+        except KeyboardInterrupt:
+            session.say(f"Job {job_id} goes on; watch it again with: shoestring jobs watch {job_id}")
+            raise
     return progress
 
 

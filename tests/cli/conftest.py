@@ -101,7 +101,10 @@ class _Conversation(socketserver.StreamRequestHandler):
                 body["error"] = {"code": answer.code, "message": str(answer), "data": answer.data()}
             else:
                 body["result"] = answer
-            self.wfile.write(msgspec.json.encode(body) + b"\n")
+            try:
+                self.wfile.write(msgspec.json.encode(body) + b"\n")
+            except BrokenPipeError:
+                return  # the command left without waiting
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shoestring.cli.table import Cell, Column, facts, rows
+from shoestring.cli.table import Cell, Column, facts, rows, sentences
 
 COLUMNS = [Column("ID", right=True), Column("ERROR", flexible=True), Column("USER")]
 
@@ -29,6 +29,23 @@ def test_the_flexible_column_gives_way_on_a_narrow_terminal() -> None:
         " 7  connection refused…  alice",
     ]
     assert max(len(click.unstyle(line)) for line in lines) == 30
+
+
+def test_the_widest_column_gives_way_first() -> None:
+    """A long reason is no cause to cut a short name."""
+    columns = [Column("HANDLER", flexible=True), Column("ERROR", flexible=True)]
+
+    (_, line) = rows(columns, [("jobs.send_mail", "x" * 40)], limit=40)
+
+    assert click.unstyle(line) == "jobs.send_mail  " + "x" * 23 + "…"
+
+
+def test_a_message_is_broken_between_words() -> None:
+    """A terminal breaks in the middle of a path, which then cannot be copied."""
+    message = "No daemon answers on /var/lib/app/shoestring.sock.\nStart it."
+
+    assert sentences(message, 30) == ["No daemon answers on", "/var/lib/app/shoestring.sock.", "Start it."]
+    assert sentences(message, None) == message.split("\n")
 
 
 def test_colour_changes_nothing_but_colour() -> None:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
 import click
 import pytest
@@ -65,6 +66,15 @@ def test_a_list_does_not_wrap(recorded: Record) -> None:
     assert (len(header), len(row) <= 80) == (80, True)
     assert "  myproject.ac" in row
     assert "…  mail" in row
+
+
+def test_an_error_fits_the_screen(folder: Path) -> None:
+    """The last line says what to do; it must not be lost in a block."""
+    drawn, exit_code = on_a_terminal("status")
+
+    assert exit_code == 3
+    assert max(len(line) for line in click.unstyle(drawn).splitlines()) <= 80
+    assert click.unstyle(drawn).startswith("error: No daemon answers on shoestring.sock")
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -73,3 +75,19 @@ def test_a_daemon_that_restarts_is_waited_for(invoke: Invoke, recorded: Record) 
     assert result.exit_code == 0
     assert "The daemon is away. The job is safe in its database" in result.stderr
     assert result.stdout.endswith("job 3  done  5,000 of 5,000 done\n")
+
+
+def test_ctrl_c_stops_watching_and_not_the_job(invoke: Invoke, recorded: Record) -> None:
+    """Whoever leaves must not fear to have stopped the work."""
+
+    def interrupted(_: dict[str, object]) -> object:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return DONE
+
+    daemon = recorded({"job.progress": a_job(), "job.wait": interrupted})
+
+    result = invoke("jobs", "watch", "3", "--every", "0")
+
+    assert result.exit_code == 130
+    assert result.stderr == "Job 3 goes on; watch it again with: shoestring jobs watch 3\n"
+    assert {verb for verb, _ in daemon.asked} == {"job.progress", "job.wait"}
