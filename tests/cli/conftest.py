@@ -88,6 +88,12 @@ class Recorded(socketserver.ThreadingUnixStreamServer):
 
 class _Conversation(socketserver.StreamRequestHandler):
     def handle(self) -> None:
+        try:
+            self.converse()
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the command left without waiting
+
+    def converse(self) -> None:
         assert isinstance(self.server, Recorded)
         for line in self.rfile:
             frame = json.loads(line)
@@ -101,10 +107,7 @@ class _Conversation(socketserver.StreamRequestHandler):
                 body["error"] = {"code": answer.code, "message": str(answer), "data": answer.data()}
             else:
                 body["result"] = answer
-            try:
-                self.wfile.write(msgspec.json.encode(body) + b"\n")
-            except BrokenPipeError:
-                return  # the command left without waiting
+            self.wfile.write(msgspec.json.encode(body) + b"\n")
 
 
 @pytest.fixture
