@@ -170,8 +170,8 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     try:
         conn = connect(path)
-        _identify(conn, path)
-        _check(conn, path)
+        identify(conn, path)
+        check_whole(conn, path)
         conn.execute("PRAGMA journal_mode = WAL")
         migrate(conn)
     except sqlite3.DatabaseError as error:
@@ -187,7 +187,8 @@ def open_database(path: Path) -> sqlite3.Connection:
     return conn
 
 
-def _identify(conn: sqlite3.Connection, path: Path) -> None:
+def identify(conn: sqlite3.Connection, path: Path) -> None:
+    """Raise unless the file is ours, or empty, and of a version known here."""
     version: int = conn.execute("PRAGMA user_version").fetchone()[0]
     owner: int = conn.execute("PRAGMA application_id").fetchone()[0]
     tables: int = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -200,7 +201,8 @@ def _identify(conn: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _check(conn: sqlite3.Connection, path: Path) -> None:
+def check_whole(conn: sqlite3.Connection, path: Path) -> None:
+    """Raise DatabaseDamaged unless SQLite's quick check finds every page in its place."""
     found: list[tuple[str]] = conn.execute("PRAGMA quick_check(5)").fetchall()
     if found != [("ok",)]:
         raise DatabaseDamaged(

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from shoestring.core.errors import DatabaseDamaged, StorageError
-from shoestring.store.schema import _check, _identify, connect
+from shoestring.store.schema import check_whole, connect, identify
 
 
 def verify(path: Path) -> int:
@@ -18,8 +18,8 @@ def verify(path: Path) -> int:
     """
     try:
         with closing(connect(path, read_only=True)) as conn:
-            _identify(conn, path)
-            _check(conn, path)
+            identify(conn, path)
+            check_whole(conn, path)
             version: int = conn.execute("PRAGMA user_version").fetchone()[0]
             return version
     except sqlite3.OperationalError as error:
