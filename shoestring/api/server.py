@@ -1,8 +1,9 @@
 """The Unix sockets the daemon is reached at: who may connect, how many, and how listening begins and ends.
 
-A path is put in place with its permissions and its listener, in one rename: at no moment is there a socket that
-refuses, or one that is open to more people than it should be. What another daemon left behind is replaced; that no
-other daemon is alive is known from the lock on the database, which is taken first.
+At no moment is a path open to more people than it should be, whatever the umask. What another daemon left behind is
+replaced; that none is alive is known from the lock on the database, which is taken first. The path is bound in its
+place and not renamed into it: the name a socket was bound under stays with it for its life, and `ss`, `lsof` and a
+later owner of the descriptor would see the wrong one.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from shoestring.engine.engine import Engine
 #: Connections the kernel holds for us while the loop is busy or the daemon restarts. With a full queue a client's
 #: connect "succeeds" and its first send fails (3 of 6 tries at a backlog of 5).
 BACKLOG: Final = 1_024
-#: What fits `sockaddr_un.sun_path`, its final zero and the suffix of the name it is first bound under left out.
-PATH_BYTES_MAX: Final = 107 - len(".new")
+#: What fits `sockaddr_un.sun_path` beside its final zero.
+PATH_BYTES_MAX: Final = 107
 #: A frame goes through a Unix socket in milliseconds; what takes this long is a peer that has stopped.
 FRAME_TIMEOUT_S: Final = 30.0
 PRODUCERS_MODE: Final = 0o660
@@ -77,11 +78,9 @@ class Server:
             self._listener = await loop.create_unix_server(self._connection, sock=where, backlog=BACKLOG)
             return
         path = Path(where)
-        fresh = path.with_name(path.name + ".new")
-        listening = _bind(path, fresh, ADMIN_MODE if self._admin else PRODUCERS_MODE)
-        self._listener = await loop.create_unix_server(self._connection, sock=listening, backlog=BACKLOG)
-        fresh.rename(path)
+        listening = _bind(path, ADMIN_MODE if self._admin else PRODUCERS_MODE)
         self._path, self._inode = path, _inode(path)
+        self._listener = await loop.create_unix_server(self._connection, sock=listening, backlog=BACKLOG)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Stop accepting, answer what has been taken on, close. What is not answered in time is cut off."""
@@ -136,21 +135,21 @@ class Server:
         self._path = None
 
 
-def _bind(path: Path, fresh: Path, mode: int) -> socket.socket:
-    """Return a socket bound at `fresh`, which is to be renamed to `path` when it listens."""
+def _bind(path: Path, mode: int) -> socket.socket:
+    """Return a socket bound at `path`, in the place of one that a daemon before this one left."""
     if len(os.fsencode(path)) > PATH_BYTES_MAX:
         raise ConfigError(
             f"the socket's path {path} is {len(os.fsencode(path))} bytes long; a Unix socket's path takes at most "
             f"{PATH_BYTES_MAX} here. Set `socket` and `admin_socket` to shorter paths"
         )
     _refuse_what_is_no_socket(path)
-    fresh.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # The kernel makes the path with the descriptor's mode less the umask: first never wider, then as meant.
         os.fchmod(listening.fileno(), mode)
-        listening.bind(os.fspath(fresh))
-        fresh.chmod(mode)
+        path.unlink(missing_ok=True)
+        listening.bind(os.fspath(path))
+        path.chmod(mode)
     except OSError as error:
         listening.close()
         raise ConfigError(

@@ -23,7 +23,7 @@ from shoestring.app import options
 from shoestring.app.gateway import Gateway
 from shoestring.app.job import Job
 from shoestring.app.source import Pages
-from shoestring.core.errors import ArgumentError, ShoestringError, SourceFailed
+from shoestring.core.errors import ArgumentError, Refused, ShoestringError, SourceFailed
 from shoestring.core.model import Entry, JobId, JobSpec
 from shoestring.core.signature import Arguments
 
@@ -115,8 +115,6 @@ def job_spec(
         raise ArgumentError(f"then is {then!r}; give the call of a handler, as in then=report.call(...)")
     if every is not None and pages is None:
         raise ArgumentError("every= spaces the pages of a source; these items are no source's. Leave it out")
-    if handler.chosen is not None and handler.chosen.unique is not None:
-        raise ArgumentError("unique= is for one task; a fan-out makes many. Leave it out, or put it on then=")
     return JobSpec(
         handler=handler.spec.name,
         body=msgspec.Raw(handler.spec.arguments.encode_shared(_shared(handler, args or {}, pages))),
@@ -144,18 +142,19 @@ _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 
 async def _opened(handler: Handler[..., Any], spec: JobSpec) -> Stream:
     gateway = handler.app.gateway()
-    return Stream(handler.spec.arguments, gateway, await gateway.open_job(spec))
+    return Stream(handler.spec.arguments, gateway, await gateway.open_job(spec), spec.chunk)
 
 
 class Stream:
     """The items on their way into one open job."""
 
-    def __init__(self, arguments: Arguments, gateway: Gateway, job_id: JobId) -> None:
+    def __init__(self, arguments: Arguments, gateway: Gateway, job_id: JobId, chunk: int) -> None:
         self.job_id = job_id
         self._arguments = arguments
         self._gateway = gateway
         self._items: list[object] = []  # taken, not sent yet
-        self._slice_items = FIRST_SLICE_ITEMS
+        self._chunk = chunk
+        self._slice_items = self._whole_chunks(FIRST_SLICE_ITEMS)
         self._position = 0  # of the first of those, counted from 0
         self._seq = 0
         self._appends: deque[asyncio.Future[int]] = deque()
@@ -208,6 +207,8 @@ class Stream:
                 stored = (await self._gateway.seal_job(self.job_id, reason)).accepted
         except (ShoestringError, TimeoutError) as unsealed:
             reason += f" (the job is still open, for it could not be sealed either: {unsealed})"
+        if isinstance(error, Refused) and stored == 0:
+            raise error  # as with a single task: nothing is stored, and it says when to come back
         if isinstance(error, Exception):
             raise SourceFailed(
                 f"job {self.job_id} {reason}. {stored:,} items are stored and will run; its `then` will not. "
@@ -216,6 +217,10 @@ class Stream:
                 stored=stored,
             ) from error
 
+    def _whole_chunks(self, items: int) -> int:
+        """Return about `items`, such that no chunk of a slice but the last slice's is smaller than it could be."""
+        return max(1, items // self._chunk) * self._chunk
+
     async def _append(self, items: Sequence[object], encoded: bytes) -> None:
         """Append encoded items, in halves if they turn out too large for one frame."""
         if len(encoded) > FRAME_BYTES and len(items) > 1:
@@ -223,7 +228,7 @@ class Stream:
             for part in (items[:half], items[half:]):
                 await self._append(part, self._arguments.encode_items(part))
             return
-        self._slice_items = min(SLICE_ITEMS, max(1, SLICE_BYTES * len(items) // len(encoded)))
+        self._slice_items = self._whole_chunks(min(SLICE_ITEMS, SLICE_BYTES * len(items) // len(encoded)))
         while len(self._appends) >= APPENDS_IN_FLIGHT:
             await self._appends.popleft()
         self._appends.append(

@@ -49,12 +49,11 @@ class Job:
             raise TimeoutError(f"job {self.id} was not finished within {limit_s:g} s; it goes on") from None
         return progress
 
-    async def watch(self, interval: float = 0.1) -> AsyncIterator[Progress]:
-        """Yield the job's progress now, at each change, at most every `interval` seconds, and at its end."""
+    async def watch(self) -> AsyncIterator[Progress]:
+        """Yield the job's progress now, after changes (ten times a second at most), and at its end."""
         progress = await self.progress()
         yield progress
         while not progress.finished:
-            await asyncio.sleep(interval)
             version = progress.version
             progress = await self._changed(version)
             if progress.version > version or progress.finished:

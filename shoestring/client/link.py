@@ -47,6 +47,8 @@ HELLO_ID: Final = 0
 #: restart of 25 ms is not noticed.
 FIRST_PAUSE_S: Final = 0.01
 LONGEST_PAUSE_S: Final = 0.5
+#: How long a daemon that took the connection may take to say hello: it may be reading its database first.
+HELLO_S: Final = 10.0
 #: Before trying again after a daemon that answered that it is stopping: its socket is still there for a moment.
 TURNED_AWAY_PAUSE_S: Final = 0.05
 
@@ -236,6 +238,7 @@ class Link:
                 if waited_s + pause_s > self._patience_s(error):
                     self._connecting = None
                     unavailable = away(self.path, error, was_reached=self.greeting is not None)
+                    unavailable.__cause__ = error
                     self._fail_all(unavailable)
                     raise unavailable from error
             await asyncio.sleep(pause_s)
@@ -247,7 +250,7 @@ class Link:
         connection = await connect(self.path, self._answered, self._lost)
         try:
             connection.write(encode_request(HELLO_ID, "hello", {"client": self._name}))
-            async with asyncio.timeout(self._reconnect_timeout):
+            async with asyncio.timeout(HELLO_S):
                 self.greeting = _greeting(await hello)
         except BaseException:
             connection.close()
@@ -263,7 +266,8 @@ class Link:
         self._connection = None
         if self._hello is not None:
             if not self._hello.done():
-                self._hello.set_exception(self._refusal or ConnectionResetError("closed before it said hello"))
+                told = self._refusal or error or ConnectionResetError("it closed the connection before it said hello")
+                self._hello.set_exception(told)
             return
         if isinstance(error, ProtocolError):
             self._fail_all(error)
@@ -288,7 +292,9 @@ class Link:
         for request in failed:
             if not request.future.done():
                 # One exception object per waiter: raising the same one in several places mixes their tracebacks.
-                request.future.set_exception(type(error)(str(error)))
+                own = type(error)(str(error))
+                own.__cause__ = error.__cause__
+                request.future.set_exception(own)
 
 
 def _greeting(answer: msgspec.Raw) -> Greeting:

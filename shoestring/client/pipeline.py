@@ -186,4 +186,5 @@ def _fail(waiting: list[asyncio.Future[Stored]], error: BaseException) -> None:
         if not future.done():
             # Each waiter gets its own: an exception raised in several places mixes their tracebacks.
             own = rebuild(error.code, str(error), error.data()) if isinstance(error, ShoestringError) else error
+            own.__cause__ = error.__cause__
             future.set_exception(own)
