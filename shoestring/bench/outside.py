@@ -12,15 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from shoestring.bench import process
-from shoestring.bench.handlers import app, hold, noop, paced, report
+from shoestring.bench.handlers import PACE, app, hold, noop, paced, report
 from shoestring.bench.producer import BULK, Order, Producers
 from shoestring.bench.record import Meter, Run
 from shoestring.bench.setting import Setting
 from shoestring.bench.subject import configure, daemon
 from shoestring.core.model import Durability
 
-#: Seconds after its start in which a daemon still does what it does once.
-SETTLE_S = 3.0
 #: The longest delay of a delayed task; the shortest is an hour.
 DELAY_S_MAX = 30 * 86_400
 
@@ -73,23 +71,22 @@ async def latency(setting: Setting) -> Run:
 
 
 async def idle(setting: Setting) -> Run:
-    """Leave a daemon alone for `tasks` seconds."""
+    """Leave a daemon alone for a while."""
     configure(Path(setting.folder))
     async with daemon(Path(setting.folder)) as running:
         setting.watch(running.pid)
-        await asyncio.sleep(SETTLE_S)
-        window_s = 10 if setting.quick else setting.tasks
+        await asyncio.sleep(setting.settle_s)
         meter = Meter(setting.device, running.pid)
         meter.start()
         before = process.usage(running.pid)
-        await asyncio.sleep(window_s)
+        await asyncio.sleep(setting.window_s)
         used = process.usage(running.pid) - before
         meter.stop()
         # Read before the daemon ends: its end writes, and is not idling.
         return meter.record(
-            window_s,
-            cpu_ms_per_s=used.cpu_s * 1000 / window_s,
-            switches_per_s=used.switches / window_s,
+            setting.tasks,
+            cpu_ms_per_s=used.cpu_s * 1000 / setting.window_s,
+            switches_per_s=used.switches / setting.window_s,
             pss_mb=process.pss_kib(running.pid) / 1024,
         )
 
@@ -99,12 +96,12 @@ async def day(setting: Setting) -> Run:
     configure(Path(setting.folder))
     async with daemon(Path(setting.folder)) as running:
         setting.watch(running.pid)
-        job = await paced.fan_out(range(setting.tasks * 100), chunk=50)
-        await asyncio.sleep(SETTLE_S)
+        job = await paced.fan_out(range(int(PACE * (setting.window_s + setting.settle_s)) + 100), chunk=50)
+        await asyncio.sleep(setting.settle_s)
         before = (await job.progress()).done
         meter = Meter(setting.device, running.pid)
         meter.start()
-        await asyncio.sleep(10 if setting.quick else setting.tasks)
+        await asyncio.sleep(setting.window_s)
         meter.stop()
         done = (await job.progress()).done - before
         found = meter.record(max(1, done), items_per_s=done / meter.seconds)
@@ -120,7 +117,7 @@ async def delayed(setting: Setting) -> Run:
     async with daemon(folder) as running:
         setting.watch(running.pid)
         await hold.enqueue()
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(setting.settle_s)
         before = process.pss_kib(running.pid)
         meter = Meter(setting.device, running.pid)
         meter.start()
@@ -132,7 +129,7 @@ async def delayed(setting: Setting) -> Run:
                 for n in numbers
             )
         meter.stop()
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(setting.settle_s)
         after = process.pss_kib(running.pid)
         await app.aclose()
     async with daemon(folder) as again:
@@ -156,7 +153,7 @@ async def job(setting: Setting) -> Run:
     async with daemon(Path(setting.folder)) as running:
         setting.watch(running.pid)
         producer = await Producers.start([Order(kind="job", tasks=setting.tasks, wait=True)])
-        await asyncio.sleep(SETTLE_S)
+        await asyncio.sleep(setting.settle_s)
         before = process.pss_kib(running.pid)
         meter = Meter(setting.device, running.pid)
         meter.start()

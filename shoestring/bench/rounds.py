@@ -47,7 +47,7 @@ def run(options: BenchOptions) -> int:
                 _say(f"round {number}/{rounds}, {place}/{len(outcomes)}: {scenario.title}")
                 tasks = scenario.size(scale=options.scale, quick=options.quick)
                 try:
-                    outcome.runs.append(measure(scenario, device, tasks=tasks, quick=options.quick))
+                    outcome.runs.append(measure(scenario, device, tasks=tasks, window_s=10 if options.quick else 30))
                 except NotMeasured as error:
                     outcome.failures.append(str(error))
                     # An empty place, so that the n-th run of a scenario and of its limit are of the same round.
@@ -74,7 +74,7 @@ def choose(only: Iterable[str]) -> list[Scenario]:
     return [scenario for name, scenario in SCENARIOS.items() if name in chosen]
 
 
-def measure(scenario: Scenario, device: Device, *, tasks: int, quick: bool) -> Run:
+def measure(scenario: Scenario, device: Device, *, tasks: int, window_s: float, settle_s: float = 3.0) -> Run:
     """Run one scenario in a child process and return its record; NotMeasured says why there is none."""
     with tempfile.TemporaryFile() as complaints, _folder_on(device, scenario.name) as folder:
         order = Setting(
@@ -84,7 +84,8 @@ def measure(scenario: Scenario, device: Device, *, tasks: int, quick: bool) -> R
             device_number=device.number,
             dedicated=device.dedicated,
             tasks=tasks,
-            quick=quick,
+            window_s=window_s,
+            settle_s=settle_s,
         )
         # A process group of its own, so that what the child starts is ended with it.
         child = subprocess.Popen(

@@ -26,7 +26,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     device_number: str | None
     dedicated: bool
     tasks: int
-    quick: bool
+    window_s: float = 30.0  # how long a scenario about time looks
+    settle_s: float = 3.0  # after its start a daemon still does what it does once
 
     @property
     def device(self) -> Device:

@@ -41,7 +41,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_child_measures_itself_and_is_measured(tmp_path: Path) -> None:
     """Units, time, CPU and the kernel's own peak of its memory come back from a process of its own."""
-    run = measure(SCENARIOS["limit-loop"], under(tmp_path), tasks=200, quick=True)
+    run = measure(SCENARIOS["limit-loop"], under(tmp_path), tasks=200, window_s=1)
 
     assert run.tasks == 200
     assert run.seconds > 0
@@ -54,12 +54,12 @@ def test_a_child_that_fails_says_why(tmp_path: Path) -> None:
     unknown = Scenario(name="gone", title="no such scenario", run=SCENARIOS["limit-loop"].run, tasks=1)
 
     with pytest.raises(NotMeasured, match=r"(?s)ended with 1.*KeyError: 'gone'"):
-        measure(unknown, under(tmp_path), tasks=1, quick=True)
+        measure(unknown, under(tmp_path), tasks=1, window_s=1)
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     """Every run starts in an empty folder, and the bench leaves none."""
-    measure(SCENARIOS["limit-rows"], under(tmp_path), tasks=200, quick=True)
+    measure(SCENARIOS["limit-rows"], under(tmp_path), tasks=200, window_s=1)
 
     assert list(tmp_path.iterdir()) == []
 
