@@ -14,7 +14,7 @@ so that a user with chunks of 50 gets no more than a user with single tasks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
@@ -22,6 +22,10 @@ from typing import Protocol
 from shoestring.core.bucket import Bucket
 from shoestring.core.model import Charge, LaneId, Ledger, QueueConfig, Rank
 from shoestring.core.window import Window
+
+
+def _nobody() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ class Scheduler:
         self.running = 0
         #: While a suspect runs alone nothing else starts.
         self.exclusive = False
+        #: Called when a lane is held until an instant that comes before all others: somebody has to wake up then.
+        self.on_earlier_release: Callable[[], None] = _nobody
 
     def activate(self, lane: Lane) -> None:
         """Let a lane take turns again, if it has anything to offer."""
@@ -143,7 +149,7 @@ class Scheduler:
         if self.exclusive:
             return None
         if self.held and self.held[0][0] <= now_ms:
-            self._let_go(now_ms)
+            self.release_held(now_ms)
         turns = self.turns
         while turns:
             queue = turns[0]
@@ -220,8 +226,11 @@ class Scheduler:
         if lane.held_until_ms != until_ms:
             lane.held_until_ms = until_ms
             heappush(self.held, (until_ms, lane))
+            if self.held[0][1] is lane:
+                self.on_earlier_release()
 
-    def _let_go(self, now_ms: int) -> None:
+    def release_held(self, now_ms: int) -> None:
+        """Bring back the lanes whose instant has come."""
         while self.held and self.held[0][0] <= now_ms:
             until_ms, lane = heappop(self.held)
             if lane.held_until_ms == until_ms:

@@ -87,6 +87,10 @@ class Books:
             self._committer.gathering.batch.next_id = self._reserved_id
         return TaskId(first)
 
+    def give_back_ids(self) -> None:
+        """At a clean end, have the next generation go on where this one stopped."""
+        self._committer.gathering.batch.next_id = self._reserved_id = self._next_id
+
     # -- queues and lanes -----------------------------------------------------------------------------------------
 
     def queue(self, name: str) -> Queue:

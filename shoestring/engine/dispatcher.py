@@ -68,6 +68,7 @@ class Dispatcher:
         self._hungry: dict[Lane, None] = {}
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        scheduler.on_earlier_release = self._wake.set
         self.doomed: set[int] = set()  # being cancelled: not to be taken into memory
         self.other_instants: list[Callable[[int], int | None]] = []  # what else comes due, asked for at each look
 
@@ -170,7 +171,10 @@ class Dispatcher:
 
     def feed(self, lane: Lane) -> None:
         """Have the lane's window filled if it runs low and the disk has more."""
-        if lane not in self._hungry and lane.window.wants_load(self._low(lane)):
+        window = lane.window
+        if len(window.heap) * 2 > window.capacity or lane in self._hungry:
+            return
+        if window.wants_load(self._low(lane)):
             self._hungry[lane] = None
             self._wake.set()
 
@@ -202,6 +206,7 @@ class Dispatcher:
                 await self._load_timers()
         while self._hungry:
             await self._load_lanes()
+        self._scheduler.release_held(self._clock.now_ms())
         self._wake_runner()
 
     def _arm(self) -> None:

@@ -173,7 +173,9 @@ class Engine:
         return released
 
     async def flush(self) -> None:
-        """Commit and sync everything there is to write."""
+        """Commit and sync everything there is to write; the last thing before the end."""
+        self.books.give_back_ids()
+        self.committer.want(Haste.NOW)
         await self.committer.flush()
         await self.syncer.sync()
 

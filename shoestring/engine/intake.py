@@ -182,7 +182,9 @@ class Intake:
         if options.queue is not None and not 1 <= len(options.queue) <= _NAME_CHARS_MAX:
             raise ArgumentError(f"a queue's name has 1 to {_NAME_CHARS_MAX} characters. Nothing was stored.")
         if not f"{entry.handler}{options.queue or ''}{options.user}".isprintable():
-            raise ArgumentError("the names of handlers, queues and users hold no control characters. Nothing was stored.")
+            raise ArgumentError(
+                "the names of handlers, queues and users hold no control characters. Nothing was stored."
+            )
         handler = self._books.handler(entry.handler)
         lane = self._books.lanes[self._queue_for(entry.handler, options), options.user]
         limit = lane.queue.config.limit

@@ -36,6 +36,8 @@ from shoestring.engine.threads import ThreadCall, Threads
 
 #: Tasks a slot runs in a row before the loop gets a turn: at 5 us each, commits and sockets wait half a millisecond.
 _IN_A_ROW: Final = 100
+#: Tasks that never wait are so short that some of them share one look at the clock, which costs a tenth of each.
+_SAME_INSTANT: Final = 16
 #: A task that was running at this many unclean deaths of the daemon runs alone; at one more it is discarded.
 CRASHES_ALONE: Final = 2
 
@@ -53,7 +55,7 @@ class Stop(enum.Enum):
 class Slot:
     """One of the places where a task can run."""
 
-    __slots__ = ("abandoned", "number", "rest", "runs", "soft_due", "stop", "thread", "turn", "work")
+    __slots__ = ("abandoned", "number", "rest", "runs", "soft_due", "stop", "thread", "turn", "waited", "work")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -65,6 +67,7 @@ class Slot:
         self.soft_due = False
         self.thread: ThreadCall | None = None
         self.abandoned = False
+        self.waited = False  # the loop had a turn since it last looked at the clock
 
 
 class Runner:
@@ -114,8 +117,8 @@ class Runner:
     # -- slots ----------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Have a slot look for work."""
-        if self._stirring or self.quiet:
+        """Have a slot look for work, if there can be any."""
+        if self._stirring or self.quiet or not self.scheduler.turns:
             return
         if self._resting:
             slot = self._resting.pop()
@@ -142,9 +145,13 @@ class Runner:
 
     async def _work(self, slot: Slot) -> None:
         self._stirring = False
-        in_a_row = 0
+        in_a_row = now_ms = 0
+        slot.waited = True
         while not slot.abandoned:
-            found = None if self.quiet else self.scheduler.next(self.clock.now_ms())
+            if slot.waited or in_a_row % _SAME_INSTANT == 0:
+                now_ms = self.clock.now_ms()
+                slot.waited = False
+            found = None if self.quiet else self.scheduler.next(now_ms)
             if found is None:
                 await self._rest(slot)
                 in_a_row = 0
@@ -179,6 +186,7 @@ class Runner:
             self._ended(task)
             return
         if task.chunk is not None:
+            slot.waited = True
             await self._chunks.run(slot, task, spec)
         else:
             self.charge(task.lane, 1)
@@ -275,6 +283,7 @@ class Runner:
     def _first_wait(self, slot: Slot) -> None:
         # Only now does it need time limits, and only now is the loop free for another slot.
         self.wake()
+        slot.waited = True
         assert slot.runs is not None
         spec = slot.runs.handler.spec
         assert spec is not None

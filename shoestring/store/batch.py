@@ -72,7 +72,19 @@ class Batch:
         self.next_id = self.next_id if later.next_id is None else later.next_id
 
 
-_LISTS: Final = ["accepted_ready", "accepted_delayed", "accepted_chunks", "discarded", "delayed_gone", "chunks_gone", "progress_gone", "discarded_gone", "uniques_gone", "parks_gone", "handlers"]
+_LISTS: Final = [
+    "accepted_ready",
+    "accepted_delayed",
+    "accepted_chunks",
+    "discarded",
+    "delayed_gone",
+    "chunks_gone",
+    "progress_gone",
+    "discarded_gone",
+    "uniques_gone",
+    "parks_gone",
+    "handlers",
+]
 _DICTS: Final = ["ready", "delayed", "uniques", "progress", "lanes", "jobs", "buckets", "parks"]
 
 
