@@ -29,7 +29,7 @@ from shoestring import listening
 from shoestring.api.server import Server
 from shoestring.app import Shoestring
 from shoestring.config import Config
-from shoestring.core.errors import ShoestringError
+from shoestring.core.errors import ShoestringError, StorageError
 from shoestring.loading import load_app
 from shoestring.lock import Holder, OwnerLock
 from shoestring.log import configure, log
@@ -39,6 +39,10 @@ from shoestring.service import Service
 #: sqlite3 gives the interpreter lock up around every step, and gets it back from a busy loop only after this long: an
 #: executemany of 1,000 rows took 8.3 s at Python's 5 ms, measured beside a loop that never waits.
 SWITCH_INTERVAL_S: Final = 0.000_5
+
+#: How long flushing and closing may take after the drain, or after the second signal. A disk that is full, or gone,
+#: would keep the process for ever.
+CLOSE_S: Final = 10.0
 
 #: How long what handlers left behind, coroutines and threads, may take to notice that the process ends.
 LEAVE_S: Final = 1.0
@@ -81,6 +85,7 @@ class _Life:
         self._service = Service(config=config, registry=app.registry)
         self._servers: list[Server] = []
         self._told_to_stop = asyncio.Event()
+        self._patience_ended = asyncio.Event()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -97,19 +102,22 @@ class _Life:
             with self._app.attached(self._service.engine):
                 why = await self._first(failed, self._wait_for_end())
                 await self._first(failed, self._stop(why))
+        except ShoestringError as error:
+            log.error("daemon_failed", error=error)
+            return await self._abandon(error.exit_code)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the process, and is told
-            log.error("daemon_failed", error=error, advice=_advice(error))
-            self._notifier.stopping(f"failed: {error}")
-            await self._abandon()
-            return error.exit_code if isinstance(error, ShoestringError) else UNEXPECTED
+            log.error("daemon_failed", error=error, advice="a bug; what was answered as stored is safe, start again")
+            return await self._abandon(UNEXPECTED)
         return 0
 
-    async def _abandon(self) -> None:
+    async def _abandon(self, code: int) -> int:
         """Let go of what is open as a crash would: nothing is drained, and the next start finds out what ran."""
+        self._notifier.stopping("failed, see the log")
         closing = asyncio.ensure_future(self._service.close(clean=False))
         await asyncio.wait((closing,), timeout=LEAVE_S)
         if closing.done() and (error := closing.exception()) is not None:
             log.warning("exception_lost", error=error, message="while closing after the failure")
+        return code
 
     async def _first(self, failed: asyncio.Future[None], work: Coroutine[None, None, T]) -> T:
         """Return what `work` comes to; raise at once what killed a permanent coroutine meanwhile."""
@@ -172,10 +180,21 @@ class _Life:
 
         log.info("stop_begun", reason=why, grace_s=grace_s)
         self._notifier.stopping(f"draining, up to {grace_s:g} s")
-        released = await self._service.stop(grace_s, say)
+        asyncio.get_running_loop().call_later(grace_s + CLOSE_S, self._patience_ended.set)
+        giving_up = asyncio.ensure_future(self._give_up())
+        released = await self._first(giving_up, self._service.stop(grace_s, say))
+        giving_up.cancel()
         for server in self._servers:
             await server.close()
         log.info("daemon_stopped", released=released, duration_ms=round((time.monotonic() - begun) * 1_000))
+
+    async def _give_up(self) -> None:
+        await self._patience_ended.wait()
+        raise StorageError(
+            f"Closing took longer than {CLOSE_S:g} s, so it was given up: the disk does not take what is left to write."
+            " What was answered as stored is safe; what ended since the last commit runs again. Free some space on the"
+            " disk, or look at its health (dmesg), and start again."
+        )
 
     def _on_signal(self, name: str) -> None:
         if not self._told_to_stop.is_set():
@@ -183,6 +202,7 @@ class _Life:
             return
         log.warning("stop_hurried", signal=name)
         self._service.hurry()
+        asyncio.get_running_loop().call_later(CLOSE_S, self._patience_ended.set)
 
 
 def _run_loop(work: Coroutine[None, None, int]) -> int:
@@ -210,12 +230,6 @@ async def _cancel_rest() -> None:
 def _log_lost_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """Log what a callback or a forgotten asyncio.Task raised: a handler's own doing, no reason to end."""
     log.error("exception_lost", error=context.get("exception"), message=context.get("message"))
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, ShoestringError):
-        return "the message says what to do; what was answered as accepted is in the database"
-    return "this is a bug; what was answered as accepted is in the database and is recovered at the next start"
 
 
 def _leave_threads_behind(code: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import signal
 import socket
 import stat
 import sys
 from pathlib import Path
+
+import msgspec
 
 from tests.system.conftest import Ear, Start, call
 
@@ -61,6 +65,27 @@ def test_after_kill_9_it_starts_again_by_itself(start: Start) -> None:
 
     assert "generation 2" in second.wait_ready()
     assert "result" in second.call("ping", {})
+
+
+def test_a_disk_that_refuses_a_write_ends_it_with_74_and_loses_nothing(start: Start, told: Ear) -> None:
+    """To go on after a failed write would be to answer for what is not on the disk."""
+    daemon = start()
+    daemon.wait_ready()
+    daemon.call("enqueue", {"tasks": [["say", {"what": "later"}, {"delay_ms": 3_600_000}]]})
+    # From now on every write to a regular file fails, as on a device that is gone.
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+
+    with contextlib.suppress(msgspec.DecodeError, ConnectionError):  # the connection may end before, or with, an answer
+        daemon.call("enqueue", {"tasks": [["say", {"what": "lost"}]]})
+
+    assert daemon.end() == 74
+    failure = json.loads(daemon.stderr.splitlines()[1])
+    assert (failure["event"], "StorageError" in failure["error"]) == ("daemon_failed", True)
+    again = start()
+    again.wait_ready()
+    status = again.call("status", {})["result"]
+    assert isinstance(status, dict)
+    assert status["delayed"] == 1
 
 
 def test_burst_ends_when_nothing_is_left(start: Start, told: Ear) -> None:
