@@ -126,15 +126,15 @@ class _Scene:
         self._jobs: dict[str, int] = {}
         self._disk = Disk(stage.folder)
         self._disk_pace, self._items_pace = Pace(over_s=5.0), Pace(over_s=3.0)
-        self._rss_bytes_max, self._cpu_s = 0, 0.0
+        self._rss_bytes_max, self._cpu_s, self._written_bytes = 0, 0.0, 0
 
     async def play(self) -> Report:
-        disk_before, began = self._disk.read(self._process.pid), self._loop.time()
+        disk_before, began = self._disk.read(self._process), self._loop.time()
         for user in self._rules.users:
             self._jobs[user] = await _open_job(user)
         last = await self._watch(began)
         seconds = self._loop.time() - began
-        disk_written = self._disk.read(self._process.pid) - disk_before
+        disk_written = self._disk.read(self._process) - disk_before
         self._account()
         daemon_exit = await asyncio.to_thread(self._stage.stop_daemon)
         return Report(
@@ -143,11 +143,12 @@ class _Scene:
             seed=self._options.seed,
             time_scale=self._options.time_scale,
             blocks_per_window=self._rules.blocks_per_window,
-            books=balance(await self._tallies(), last.progress),
+            books=balance(await self._tallies(), last.progress, last.status.ledger),
             kills=self._kills,
             disk_written=disk_written,
             disk_unit=self._disk.unit,
             disk_source=self._disk.source,
+            daemon_written_bytes=self._written_bytes,
             rss_bytes_max=self._rss_bytes_max,
             daemon_cpu_s=self._cpu_s,
             daemon_exit=daemon_exit,
@@ -204,6 +205,7 @@ class _Scene:
         """Take what this life of the daemon has used, before it ends."""
         self._rss_bytes_max = max(self._rss_bytes_max, self._process.rss_bytes_max())
         self._cpu_s += self._process.cpu_s()
+        self._written_bytes += self._process.written_bytes()
 
     def _draw(self, look: _Look, elapsed_s: float) -> None:
         parked = {lane.user: lane.parked_until_ms or 0 for lane in look.status.parked}
@@ -236,7 +238,7 @@ class _Scene:
                 running=look.status.running,
                 parked=len(parked),
                 lanes=len(users),
-                disk_per_s=self._disk_pace.add(elapsed_s, self._disk.read(process.pid)),
+                disk_per_s=self._disk_pace.add(elapsed_s, self._disk.read(process)),
                 disk_unit=self._disk.unit,
                 disk_name=self._disk.name,
                 rss_bytes=process.rss_bytes(),

@@ -14,34 +14,31 @@ from pathlib import Path
 
 
 class Disk:
-    """A counter that only rises, over all lives of the daemon."""
+    """What was written, as a counter that only rises over all lives of the daemon."""
 
     def __init__(self, folder: Path) -> None:
         number = os.stat(folder).st_dev
         self._stat = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
-        self.of_device = self._stat.exists()
-        #: What one unit of `read` is.
-        self.unit = "writes" if self.of_device else "kB"
-        self._ended = 0  # what the daemon's earlier lives had written, where processes are what is counted
+        self._ended = 0  # what the daemon's earlier lives had written, where that is what is counted
         self._pid, self._latest = 0, 0
-        self.name = self._stat.resolve().parent.name if self.of_device else "the daemon's account"
+        self.of_device = self._stat.exists()
+        #: What one unit of `read` is, and whose it is.
+        self.unit, self.name, self.source = "writes", "", ""
         if self.of_device:
-            self.source = f"all writes to {self.name}, the device under {folder.parent}, whoever made them"
+            self.name = self._stat.resolve().parent.name
+            self.source = f"on {self.name}, the device under {folder.parent}, whoever made them"
         else:
-            self.source = f"kB the daemon had written (/proc/PID/io): {folder.parent} has no block device to count on"
+            self.unit, self.name = "kB", "the daemon's account"
+            self.source = f"by the daemon's account, as {folder.parent} has no block device to count on"
 
-    def read(self, pid: int) -> int:
-        """Return the count; `pid` is the daemon as it runs now."""
+    def read(self, process: Process) -> int:
+        """Return the count; `process` is the daemon as it runs now."""
         if self.of_device:
             return int(self._stat.read_text().split()[4])
-        if pid != self._pid:
-            self._ended, self._pid, self._latest = self._ended + self._latest, pid, 0
-        try:
-            lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-        except OSError:  # it just died, or this kernel does not count: what was last read stands
-            return self._ended + self._latest
-        fields = dict(line.split(": ") for line in lines)
-        self._latest = int(fields["write_bytes"]) // 1000
+        if process.pid != self._pid:
+            self._ended, self._pid, self._latest = self._ended + self._latest, process.pid, 0
+        # 0 if it just died: what was last read stands.
+        self._latest = max(self._latest, process.written_bytes() // 1000)
         return self._ended + self._latest
 
 
@@ -58,6 +55,14 @@ class Process:
     def rss_bytes_max(self) -> int:
         """Return the most it ever had resident."""
         return self._status_kib("VmHWM") * 1024
+
+    def written_bytes(self) -> int:
+        """Return what it had written to files on disks, once for each time a page was changed."""
+        try:
+            lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
+        except OSError:
+            return 0
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
     def cpu_s(self) -> float:
         """Return the CPU time it has used, of all its threads."""

@@ -28,9 +28,10 @@ class Report:
     blocks_per_window: int
     books: Books
     kills: list[Kill]
-    disk_written: int
+    disk_written: int  # in disk_unit
     disk_unit: str
     disk_source: str
+    daemon_written_bytes: int
     rss_bytes_max: int
     daemon_cpu_s: float
     daemon_exit: int

@@ -222,7 +222,8 @@ def _sentences(report: Report) -> Iterable[tuple[str, str]]:
     yield _repeats(books.total, report), ""
     pace = f"{report.seconds:.1f} s, {report.items_per_s:,.0f} items/s"
     yield f"{pace}; the daemon used {report.daemon_cpu_s:.1f} s of CPU and at most {_mb(report.rss_bytes_max)}.", ""
-    yield f"{report.disk_written:,} {report.disk_unit}, {report.disk_per_s:.1f}/s: {report.disk_source}.", ""
+    disk = f"{report.disk_written:,} {report.disk_unit}, {report.disk_per_s:.1f}/s, {report.disk_source}"
+    yield f"{disk}; the daemon itself wrote {_mb(report.daemon_written_bytes)}.", ""
     if report.folder is not None:
         yield f"Config, database and logs are kept in {report.folder}", ""
 

@@ -34,8 +34,10 @@ _NOT_INHERITED: Final = ("SHOESTRING_", "NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_",
 _CONFIG: Final = """\
 # What `shoestring demo` ran with. Everything not said here is the default.
 app = "shoestring.demo.jobs:app"
-database = {database}
-runtime_dir = {runtime}
+database = "{folder}/shoestring.db"
+socket = "{runtime}/shoestring.sock"
+admin_socket = "{runtime}/shoestring.admin.sock"
+runtime_dir = "{runtime}"
 """
 
 
@@ -47,15 +49,15 @@ class Stage:
     """A fresh folder with a configuration, and up to two children. Use it in a `with` block."""
 
     def __init__(self, *, keep: bool = False) -> None:
+        """Make the folders; `keep` leaves the one with configuration, database and logs behind."""
         self._keep = keep
-        self.folder = Path(tempfile.mkdtemp(prefix="shoestring-demo-", dir=_roomy_folder()))
-        # The register of running tasks belongs on tmpfs: on a disk its pages would be written back, and counted.
-        shared_memory = Path("/dev/shm")
-        self._runtime = Path(
-            tempfile.mkdtemp(prefix="shoestring-demo-", dir=shared_memory if shared_memory.is_dir() else self.folder)
-        )
+        self.folder = Path(tempfile.mkdtemp(prefix="shoestring-demo-", dir=_on_disk()))
+        # The register of running tasks belongs on tmpfs: on a disk its pages would be written back, and counted. The
+        # sockets are there for their paths, which may have 107 characters: $TMPDIR may be longer.
+        shared_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._runtime = Path(tempfile.mkdtemp(prefix="shoestring-demo-", dir=shared_memory))
         self.config = self.folder / "shoestring.toml"
-        self.socket = self.folder / "shoestring.sock"
+        self.socket = self._runtime / "shoestring.sock"
         self.daemon: subprocess.Popen[str] | None = None
         self.lives = 0
         self._stub: subprocess.Popen[str] | None = None
@@ -63,12 +65,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         atexit.register(self.close)
-        self.config.write_text(
-            _CONFIG.format(
-                database=msgspec.json.encode(str(self.folder / "shoestring.db")).decode(),
-                runtime=msgspec.json.encode(str(self._runtime)).decode(),
-            )
-        )
+        self.config.write_text(_CONFIG.format(folder=_escaped(self.folder), runtime=_escaped(self._runtime)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -153,9 +150,14 @@ class Stage:
         return self.folder / f"{name}.log"
 
 
-def _roomy_folder() -> str | None:
+def _on_disk() -> str | None:
     """Return where the folder goes; None: the usual place. Not on a tmpfs if there is a disk: its writes are shown."""
     usual, on_disk = Path(tempfile.gettempdir()), Path("/var/tmp")
     if os.major(usual.stat().st_dev) == 0 and os.access(on_disk, os.W_OK) and os.major(on_disk.stat().st_dev) != 0:
         return str(on_disk)
     return None
+
+
+def _escaped(path: Path) -> str:
+    """Return `path` as it stands between the quotes of a TOML string, whose escapes are JSON's."""
+    return msgspec.json.encode(str(path)).decode()[1:-1]

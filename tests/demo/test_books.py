@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shoestring.core.model import Progress
+from shoestring.core.model import Ledger, Progress
 from shoestring.demo.books import balance
 from shoestring.demo.social import Tally
 
@@ -14,7 +14,9 @@ def test_equal_counts_balance_and_are_summed_up(tally: Tally, job: Progress) -> 
     """A false alarm would be as bad as a missed one."""
     ben = msgspec.structs.replace(tally, user="ben")
 
-    books = balance([tally, ben], {"ada": job, "ben": job})
+    ledger = Ledger(accepted=202, completed=192, discarded=10)
+
+    books = balance([tally, ben], {"ada": job, "ben": job}, ledger)
 
     assert books.balanced
     assert (books.total.blocked, books.total.done, books.total.discarded) == (190, 190, 10)
@@ -39,7 +41,25 @@ def test_every_difference_is_found_and_said(
     tally: Tally, job: Progress, counted: dict[str, int], recorded: dict[str, int], said: str
 ) -> None:
     """The demo's exit code rests on this comparison."""
-    books = balance([msgspec.structs.replace(tally, **counted)], {"ada": msgspec.structs.replace(job, **recorded)})
+    job = msgspec.structs.replace(job, **recorded)
+    ledger = Ledger(accepted=101, completed=job.done + 1, discarded=job.failed, dropped=100 - job.done - job.failed)
+
+    books = balance([msgspec.structs.replace(tally, **counted)], {"ada": job}, ledger)
 
     assert not books.balanced
     assert books.problems == [said]
+
+
+@pytest.mark.parametrize(
+    ("ledger", "said"),
+    [
+        (Ledger(accepted=102, completed=96, discarded=6), "ledger: 102 accepted, expected 101"),
+        (Ledger(accepted=101, completed=96), "ledger: 5 pending, expected 0"),
+        (Ledger(accepted=101, completed=95, discarded=6), "ledger: 95 completed, expected 96"),
+    ],
+)
+def test_a_ledger_that_does_not_agree_with_the_jobs_is_found(
+    tally: Tally, job: Progress, ledger: Ledger, said: str
+) -> None:
+    """Ledger and jobs are counted in different places; one of them lost something."""
+    assert said in balance([tally], {"ada": job}, ledger).problems

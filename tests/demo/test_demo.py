@@ -6,12 +6,16 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tomli
 
 from shoestring.core.errors import UsageError
 from shoestring.demo import Options
@@ -25,22 +29,28 @@ sys.exit(main(Options(items=3_000, users=3, time_scale=1_800, latency_ms=(0.5, 3
 """
 
 
-def demo(folder: Path, more: str) -> subprocess.Popen[str]:
-    """Start a small demo whose folders are made in `folder`."""
-    return subprocess.Popen(
+@contextmanager
+def demo(folder: Path, more: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a small demo whose folders are made in `folder`; it ends, at the latest, with the `with` block."""
+    process = subprocess.Popen(
         [sys.executable, "-c", IN_SMALL.format(more=more)],
         env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # leaving Popen's own block would wait for a demo that hangs
 
 
 @pytest.mark.slow
 def test_two_kills_lose_nothing_and_the_books_balance(tmp_path: Path) -> None:
     """The promise of the whole package, on every run of the test suite."""
     with demo(tmp_path, "kill=2, json=True, quiet=True") as process:
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=90)
 
     assert err == ""
     assert process.returncode == 0
@@ -74,7 +84,10 @@ def test_nothing_is_left_running_when_the_demo_is_ended(tmp_path: Path, number: 
         assert [select.select([end], [], [], 10)[0] for end in ends] == [[end] for end in ends]
         for end in ends:
             os.close(end)
-    if number != signal.SIGKILL:
+    if number == signal.SIGKILL:
+        (config,) = tmp_path.glob("shoestring-demo-*/shoestring.toml")
+        shutil.rmtree(tomli.loads(config.read_text())["runtime_dir"])  # nobody was left to do it
+    else:
         assert process.returncode == 130
         assert list(tmp_path.iterdir()) == []
 

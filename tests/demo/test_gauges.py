@@ -21,7 +21,7 @@ def test_where_there_is_no_device_the_bytes_of_the_process_are_counted(tmp_path:
     assert not disk.of_device
     assert disk.unit == "kB"
     assert "no block device" in disk.source
-    assert disk.read(os.getpid()) >= 0
+    assert disk.read(Process(os.getpid())) >= 0
 
 
 def test_the_count_of_a_daemon_that_was_killed_is_kept() -> None:
@@ -29,8 +29,8 @@ def test_the_count_of_a_daemon_that_was_killed_is_kept() -> None:
     disk = Disk(Path("/proc"))
     disk._pid, disk._latest = 1, 500  # what its first life had written when last read
 
-    assert disk.read(-1) == 500
-    assert disk.read(-1) == 500
+    assert disk.read(Process(-1)) == 500
+    assert disk.read(Process(-1)) == 500
 
 
 def test_the_device_under_the_folder_is_read_and_named(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_the_device_under_the_folder_is_read_and_named(tmp_path: Path) -> None:
 
     assert str(tmp_path.parent) in disk.source
     assert disk.unit == "writes"
-    assert disk.read(os.getpid()) > 0
+    assert disk.read(Process(os.getpid())) > 0
 
 
 def test_a_process_that_is_gone_has_and_uses_nothing() -> None:

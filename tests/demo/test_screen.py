@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console, RenderableType
 
-from shoestring.core.model import Progress
+from shoestring.core.model import Ledger, Progress
 from shoestring.demo.books import balance
 from shoestring.demo.report import Kill, Report
 from shoestring.demo.screen import LineScreen, UserView, View, closing, picture
@@ -25,11 +25,16 @@ def report(tally: Tally, job: Progress, *, users: int) -> Report:
         seed=1,
         time_scale=90.0,
         blocks_per_window=1_900,
-        books=balance(tallies, dict.fromkeys(names, job)),
+        books=balance(
+            tallies,
+            dict.fromkeys(names, job),
+            Ledger(accepted=101 * users, completed=96 * users, discarded=5 * users),
+        ),
         kills=[Kill(500, 0.5), Kill(700, 0.75)],
         disk_written=42,
         disk_unit="writes",
-        disk_source="all writes of vda",
+        disk_source="on vda, the device under /tmp, whoever made them",
+        daemon_written_bytes=36_000_000,
         rss_bytes_max=50_000_000,
         daemon_cpu_s=3.0,
         daemon_exit=0,

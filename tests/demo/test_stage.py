@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
+import tomli
 
 from shoestring.demo.social import Rules
 from shoestring.demo.stage import ChildFailed, Stage
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pid
 
 HOLDS_A_STUB = """
 import sys
+
 from shoestring.demo.social import Rules
 from shoestring.demo.stage import Stage
 
@@ -36,12 +38,18 @@ def ended(pidfd: int) -> bool:
     return bool(readable)
 
 
+def remove_runtime(folder: Path) -> None:
+    """Remove what a killed conductor leaves on tmpfs: only its configuration says where that is."""
+    (config,) = folder.glob("shoestring-demo-*/shoestring.toml")
+    shutil.rmtree(tomli.loads(config.read_text())["runtime_dir"])
+
+
 def test_leaving_the_stage_ends_the_stub_and_removes_the_folders() -> None:
     """A demo that fills /tmp or keeps a port is a bad guest."""
     with Stage() as stage:
         address = stage.start_stub(Rules())
         pidfd = os.pidfd_open(stage.stub_pid)
-        runtime = Path(msgspec.toml.decode(stage.config.read_bytes())["runtime_dir"])
+        runtime = stage.socket.parent
         assert address.startswith("http://127.0.0.1:")
         assert runtime.is_dir()
 
@@ -50,10 +58,11 @@ def test_leaving_the_stage_ends_the_stub_and_removes_the_folders() -> None:
     assert not runtime.exists()
 
 
-def test_a_stub_dies_with_a_conductor_that_is_killed() -> None:
+def test_a_stub_dies_with_a_conductor_that_is_killed(tmp_path: Path) -> None:
     """Nobody runs the conductor's own clean-up after kill -9; the kernel must."""
+    command, environment = [sys.executable, "-c", HOLDS_A_STUB], {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS_A_STUB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as conductor:
         assert conductor.stdout is not None
         pidfd = os.pidfd_open(int(conductor.stdout.readline()))
@@ -61,6 +70,7 @@ def test_a_stub_dies_with_a_conductor_that_is_killed() -> None:
         conductor.wait()
 
         assert ended(pidfd)
+    remove_runtime(tmp_path)
 
 
 def test_a_child_that_does_not_start_is_reported_with_what_it_said() -> None:
@@ -76,7 +86,8 @@ def test_a_kept_folder_stays_and_holds_the_configuration(tmp_path: Path, monkeyp
     with Stage(keep=True) as stage:
         pass
 
-    assert stage.config.read_text().count(str(stage.folder)) == 1
+    assert stage.folder.parent == tmp_path
+    assert f'database = "{stage.folder}/shoestring.db"' in stage.config.read_text()
 
 
 def test_the_daemon_is_not_configured_by_the_environment_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
