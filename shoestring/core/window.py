@@ -31,7 +31,7 @@ V = TypeVar("V")
 class Window(Generic[K, V]):
     """The first keys of an ordered set, at most about `capacity` of them; keys are unique."""
 
-    __slots__ = ("_missed", "capacity", "complete", "cursor", "heap", "loading")
+    __slots__ = ("_missed", "_rewound", "capacity", "complete", "cursor", "heap", "loading")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -40,6 +40,7 @@ class Window(Generic[K, V]):
         self.complete = False
         self.loading = False
         self._missed = False
+        self._rewound = False
 
     def __len__(self) -> int:
         return len(self.heap)
@@ -75,6 +76,8 @@ class Window(Generic[K, V]):
         if self.cursor is not None and before < self.cursor:
             self.cursor = before
         self.complete = False
+        # A load under way reads on from the old cursor: it must neither move the new one nor complete the window.
+        self._rewound = True
 
     def pop(self) -> V:
         return heappop(self.heap)[1]
@@ -85,16 +88,16 @@ class Window(Generic[K, V]):
     def begin_load(self) -> K | None:
         """Start a load; the caller reads the keys after the one returned (from the start if None)."""
         self.loading = True
-        self._missed = False
+        self._missed = self._rewound = False
         return self.cursor
 
     def end_load(self, found: Iterable[tuple[K, V]], *, last: K | None, more: bool) -> None:
         """Take in what a load found. `last` is the last key it saw, `more` whether the disk may hold others."""
         for key, value in found:
             heappush(self.heap, (key, value))
-        if last is not None:
+        if last is not None and not self._rewound:
             self.cursor = last
-        self.complete = not more and not self._missed
+        self.complete = not more and not self._missed and not self._rewound
         self.loading = False
 
     def abort_load(self) -> None:
