@@ -47,7 +47,6 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ballast_mib: Annotated[int, Meta(ge=0, le=1_024)] = 8
     discarded_max: Annotated[int, Meta(ge=0, le=100_000_000)] = 100_000
     discarded_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
-    busy_timeout_ms: Annotated[int, Meta(ge=0, le=60_000)] = 5_000
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

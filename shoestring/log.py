@@ -35,6 +35,22 @@ Event = Literal[
     "request_failed",
     "threads_left",
     "clock_stepped",
+    "crash_recovered",
+    "disk_filled",
+    "disk_freed",
+    "call_abandoned",
+    "task_enqueued",
+    "task_started",
+    "task_completed",
+    "task_retried",
+    "task_released",
+    "task_discarded",
+    "task_cancelled",
+    "task_expired",
+    "item_retried",
+    "item_discarded",
+    "job_opened",
+    "job_finished",
 ]
 EVENTS: Final[frozenset[str]] = frozenset(get_args(Event))
 

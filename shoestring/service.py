@@ -84,6 +84,8 @@ class Service:
             register=self._register, database=database,
         )  # fmt: skip
         self.engine.suspects = crashed
+        if crashed:
+            log.warning("crash_recovered", generation=found.generation, suspects=crashed)
         self._failed = asyncio.get_running_loop().create_future()
         self.engine.open(found, failed=self._failed)
         for role in self.engine.roles():

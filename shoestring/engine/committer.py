@@ -25,6 +25,7 @@ from shoestring.core.errors import DiskFull, ShoestringError
 from shoestring.core.lanes import Lane
 from shoestring.core.model import Duplicate
 from shoestring.engine.records import Job, Task
+from shoestring.log import log
 from shoestring.store.batch import Batch, Loser, apply
 from shoestring.store.db import Db
 from shoestring.store.rows import Row
@@ -171,7 +172,9 @@ class Committer:
                 continue
             break
         self.commits += 1
-        self.disk_is_full = False
+        if self.disk_is_full:
+            self.disk_is_full = False
+            log.info("disk_freed")
         self._settle(gathered, losers)
 
     def _settle(self, gathered: Gathering, losers: Losers) -> None:
@@ -188,7 +191,9 @@ class Committer:
 
     async def _survive_full_disk(self, gathered: Gathering, error: DiskFull) -> None:
         """Refuse what was not yet promised, keep everything else for the next try, and make what room there is."""
-        self.disk_is_full = True
+        if not self.disk_is_full:
+            self.disk_is_full = True
+            log.error("disk_filled", error=error)
         for each in gathered.submissions:
             each.undo()
             if not each.future.done():

@@ -18,7 +18,9 @@ from shoestring.core.model import JobState
 from shoestring.core.outcome import Outcome
 from shoestring.engine.books import Books
 from shoestring.engine.committer import Committer, Haste
+from shoestring.engine.journal import Journal
 from shoestring.engine.records import Job, Task
+from shoestring.store.views import StoredTask
 
 _COUNTER: Final = {
     State.COMPLETED: "completed",
@@ -39,11 +41,13 @@ class Completer:
         put_back: Callable[[Task], None],
         job_drained: Callable[[Job], None],
         lane_sank: Callable[[Job], None],
+        journal: Journal,
     ) -> None:
         self._clock = clock
         self._books = books
         self._committer = committer
         self._put_back = put_back
+        self._journal = journal
         self._job_drained = job_drained  # nothing of the job is pending
         self._lane_sank = lane_sank  # a job with a source may want its next page
 
@@ -57,12 +61,15 @@ class Completer:
         task.handler.completed += 1
         gathering.lanes.add(lane)
         gathering.ended.append(task.id)
+        task.ended = True
         if task.stored:
             batch.ready_gone.append((lane.id, task.rank))
         else:
             del batch.ready[task.id]
         if task.extra.unique is not None:
             self._free_unique(task)
+        if self._journal.on:
+            self._journal.completed(task)
         self._committer.want(Haste.SOON if task.stored else Haste.LAZY)
 
     def apply(self, task: Task, outcome: Outcome, *, state: State = State.RUNNING) -> None:
@@ -70,6 +77,7 @@ class Completer:
         if outcome.event in BURNS_ATTEMPT:
             task.attempt += 1
         after = next_state(state, outcome.event)
+        self._journal.ended(task, outcome)
         if outcome.scope is not None:
             self.park(task, outcome)
         if outcome.event in (Event.RETRY, Event.DISCARD):
@@ -115,6 +123,7 @@ class Completer:
         task.lane.delayed += 1
         gathering.lanes.add(task.lane)
         gathering.ended.append(task.id)
+        task.ended = True
         self._committer.want(Haste.SOON)
 
     def _take_row(self, task: Task) -> None:
@@ -130,6 +139,7 @@ class Completer:
         self._take_row(task)
         gathering.lanes.add(task.lane)
         gathering.ended.append(task.id)
+        task.ended = True
         if task.extra.unique is not None:
             self._free_unique(task)
         if task.job is not None:
@@ -142,6 +152,29 @@ class Completer:
     def _free_unique(self, task: Task) -> None:
         assert task.extra.unique is not None
         self._committer.gathering.batch.uniques_gone.append(task.extra.unique)
+
+    def cancel_stored(self, task_id: int, found: StoredTask) -> None:
+        """Cancel a task that is not in memory."""
+        lane, gathering = self._books.lanes_by_id[found.lane], self._committer.gathering
+        batch = gathering.batch
+        if found.due_at_ms is not None:
+            batch.delayed_gone.append((found.due_at_ms, task_id))
+            lane.delayed -= 1
+        else:
+            batch.ready_gone.append((found.lane, found.rank))
+        gathering.lanes.add(lane)
+        if found.unique is not None:
+            batch.uniques_gone.append(found.unique)
+        job = None if found.job is None else self._books.jobs.get(found.job)
+        if found.job is not None:
+            batch.chunks_gone.append(task_id)
+            batch.progress_gone.append(task_id)
+        if found.job is None or (job is not None and job.state is not JobState.CANCELLED):
+            lane.ledger.cancelled += found.left  # a cancelled job has counted its items itself
+        if job is not None and job.state is not JobState.CANCELLED:
+            job.cancelled += found.left
+            self.changed(job)
+        self._committer.want(Haste.NOW)
 
     # -- the items of chunks --------------------------------------------------------------------------------------
 
@@ -159,6 +192,7 @@ class Completer:
         assert task.chunk is not None
         left = task.chunk.left
         task.handler.failed += 1
+        self._journal.item_ended(task, index, outcome)
         if outcome.event is Event.DISCARD:
             self._keep_discarded(task, (index, item), outcome)
             left.end(index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from random import Random
@@ -11,27 +10,19 @@ from typing import Any
 
 import msgspec
 
-import shoestring
 from shoestring.config import Config
 from shoestring.core.clock import Clock
-from shoestring.core.errors import NotFound, ShoestringError
-from shoestring.core.lanes import Lane, Scheduler, parked_lanes
+from shoestring.core.lanes import Scheduler
 from shoestring.core.lifecycle import Event, State
 from shoestring.core.model import (
     Entry,
-    HandlerView,
     JobId,
     JobSpec,
     JobState,
-    LaneView,
-    Ledger,
-    Options,
     Progress,
-    QueueView,
     Status,
     TaskState,
     TaskView,
-    priority_of,
 )
 from shoestring.core.outcome import Outcome
 from shoestring.engine.books import Books
@@ -39,15 +30,17 @@ from shoestring.engine.chunks import ChunkRunner
 from shoestring.engine.committer import Answers, Committer, Haste, Losers, Syncer
 from shoestring.engine.completer import Completer
 from shoestring.engine.dispatcher import Dispatcher
+from shoestring.engine.inspector import Inspector
 from shoestring.engine.intake import Intake
 from shoestring.engine.jobs import Jobs
+from shoestring.engine.journal import Journal
+from shoestring.engine.operator import Operator
 from shoestring.engine.puller import Puller
 from shoestring.engine.records import Job, Task
 from shoestring.engine.register import Register
 from shoestring.engine.registry import Registry
 from shoestring.engine.runner import CRASHES_ALONE, Runner, Stop
 from shoestring.engine.sweeper import Sweeper
-from shoestring.store import views
 from shoestring.store.batch import Batch
 from shoestring.store.db import Db
 from shoestring.store.opening import Opening, mark_started
@@ -70,12 +63,11 @@ class Engine:
         register: Register | None,
         database: Path,
     ) -> None:
-        run, store = config.run, config.store
+        run, store, journal = config.run, config.store, Journal(on=config.log.tasks)
         self._db = db
         self._clock = clock
         self._config = config
         self._database = database
-        self._started_at_ms = clock.now_ms()
         self._space_checked_at = -1.0
         self._idle: asyncio.Event | None = None
         self.owned: dict[int, Task] = {}
@@ -110,12 +102,14 @@ class Engine:
         self.completer = Completer(
             clock=clock, books=self.books, committer=self.committer, put_back=self.dispatcher.put_back,
             job_drained=lambda job: self.fan_outs.drained(job), lane_sank=self._lane_sank,
+            journal=journal,
         )  # fmt: skip
         self.runner = Runner(
             clock=clock, rng=rng, scheduler=self.scheduler, committer=self.committer, completer=self.completer, register=register,
             slots=run.slots, threads=run.threads, abandon_after_s=run.abandon_after_s,
             error_chars_max=config.limits.error_chars_max, feed=self.dispatcher.feed, mark_started=self._mark_started,
             end_unrunnable=self.end_unrunnable, chunks=lambda runner: ChunkRunner(runner=runner, books=self.books),
+            journal=journal,
         )  # fmt: skip
         self.intake = Intake(
             db=db,
@@ -124,6 +118,7 @@ class Engine:
             committer=self.committer,
             limits=config.limits,
             offer=self.dispatcher.offer,
+            journal=journal,
         )
         self.sweeper = Sweeper(
             db=db, clock=clock, books=self.books, committer=self.committer, owned=self.owned,
@@ -131,9 +126,11 @@ class Engine:
         )  # fmt: skip
         self.fan_outs = Jobs(
             db=db, clock=clock, books=self.books, committer=self.committer, intake=self.intake, limits=config.limits,
-            wake_puller=self.puller.wake, stop_job=self._stop_job,
+            wake_puller=self.puller.wake, stop_job=self._stop_job, journal=journal,
         )  # fmt: skip
         self.puller.jobs = self.fan_outs
+        self._inspector = Inspector(engine=self, db=db, clock=clock, config=config)
+        self._operator = Operator(engine=self, db=db)
         self.suspects = 0
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -288,91 +285,35 @@ class Engine:
     async def cancel_job(self, job_id: int) -> Progress:
         return await self.fan_outs.cancel(job_id)
 
-    # -- single tasks ---------------------------------------------------------------------------------------------
+    # -- people ---------------------------------------------------------------------------------------------------
 
     async def task(self, task_id: int) -> TaskView:
-        """Return a task that is stored or running; completed ones are not kept."""
-        if (owned := self.owned.get(task_id)) is not None and not self._has_ended(task_id):
-            return self._view(owned)
-        found = await self._db.view(views.find_task, task_id)
-        if found is None:
-            raise NotFound(f"there is no task {task_id}. Completed tasks are not kept.")
-        return self._overlay(found)
+        return await self._inspector.task(task_id)
+
+    async def tasks(
+        self,
+        *,
+        queue: str | None = None,
+        user: str | None = None,
+        handler: str | None = None,
+        state: TaskState | None = None,
+        limit: int = 100,
+    ) -> list[TaskView]:
+        return await self._inspector.tasks(queue=queue, user=user, handler=handler, state=state, limit=limit)
+
+    async def jobs(self, *, state: JobState | None = None, limit: int = 100) -> list[Progress]:
+        return await self._inspector.jobs(state=state, limit=limit)
+
+    async def discarded(
+        self, *, handler: str | None = None, queue: str | None = None, limit: int = 100
+    ) -> list[TaskView]:
+        return await self._inspector.discarded(handler=handler, queue=queue, limit=limit)
+
+    def status(self) -> Status:
+        return self._inspector.status()
 
     async def cancel_task(self, task_id: int) -> TaskView:
-        """Cancel a task wherever it stands; NotFound if it ended already."""
-        self.dispatcher.doomed.add(task_id)  # from here on it is not taken into memory behind our back
-        try:
-            view = await self.task(task_id)
-            if view.state is TaskState.DISCARDED:
-                raise NotFound(f"task {task_id} was discarded; there is nothing to cancel.")
-            task = self.owned.get(task_id)
-            if task is None:
-                await self.committer.flush()
-                task = self.owned.get(task_id)
-            if task is not None:
-                self._cancel_owned(task)
-            else:
-                await self._cancel_stored(task_id)
-            await self.committer.flush()
-        finally:
-            self.dispatcher.doomed.discard(task_id)
-        return view
-
-    def _cancel_owned(self, task: Task) -> None:
-        for slot in self.runner.running():
-            if slot.runs is task:
-                self.runner.stop_call(slot, Stop.CANCELLED)
-                return
-        if self._has_ended(task.id):
-            return
-        task.lane.window.remove({task.rank})
-        self.completer.apply(task, Outcome(Event.CANCEL), state=State.READY)
-
-    async def _cancel_stored(self, task_id: int) -> None:
-        found = await self._db.read(views.find_stored, task_id)
-        if found is None:
-            raise NotFound(f"task {task_id} ended a moment ago.")
-        lane = self.books.lanes_by_id[found.lane]
-        gathering = self.committer.gathering
-        if found.due_at_ms is not None:
-            gathering.batch.delayed_gone.append((found.due_at_ms, task_id))
-            lane.delayed -= 1
-        else:
-            gathering.batch.ready_gone.append((found.lane, found.rank))
-        lane.ledger.cancelled += found.left
-        gathering.lanes.add(lane)
-        if found.unique is not None:
-            gathering.batch.uniques_gone.append(found.unique)
-        if found.job is not None:
-            gathering.batch.chunks_gone.append(task_id)
-            gathering.batch.progress_gone.append(task_id)
-            if (job := self.books.jobs.get(found.job)) is not None:
-                job.cancelled += found.left
-                self.completer.changed(job)
-        self.committer.want(Haste.NOW)
-
-    def _has_ended(self, task_id: int) -> bool:
-        return task_id in self.committer.gathering.ended
-
-    def _view(self, task: Task) -> TaskView:
-        running = any(slot.runs is task for slot in self.runner.running())
-        return TaskView(
-            task_id=task.id, state=TaskState.RUNNING if running else TaskState.READY, handler=task.handler.name,
-            queue=task.lane.queue.name, user=task.lane.user, priority=priority_of(task.rank), attempt=task.attempt,
-            enqueued_at_ms=task.enqueued_at_ms, job_id=task.job, items=task.items,
-            body=task.body[:1_000].decode(errors="replace"),
-        )  # fmt: skip
-
-    def _overlay(self, view: TaskView) -> TaskView:
-        """Say what the file does not know: what runs, and what waits for its handler."""
-        if view.state is not TaskState.READY:
-            return view
-        if any(slot.runs is not None and slot.runs.id == view.task_id for slot in self.runner.running()):
-            return msgspec.structs.replace(view, state=TaskState.RUNNING)
-        if view.handler not in self.books.registry.handlers:
-            return msgspec.structs.replace(view, state=TaskState.WAITING)
-        return view
+        return await self._operator.cancel_task(task_id)
 
     async def replay(
         self,
@@ -382,143 +323,4 @@ class Engine:
         queue: str | None = None,
         all: bool = False,
     ) -> int:
-        """Enqueue discarded tasks again as new ones; returns how many. An item of a job runs as a task of its own.
-
-        Each slice is one transaction: the discarded rows go as the new tasks come.
-        """
-        await self.committer.flush()
-        ids = list(task_ids) if task_ids else None
-        if ids is None and handler is None and queue is None and not all:
-            return 0
-        after, count = 0, 0
-        while True:
-            rows = await self._db.view(views.discarded_to_replay, ids, queue, handler, after, _REPLAY_AT_ONCE)
-            if not rows:
-                break
-            after = rows[-1].id
-            await self.intake.learn_lanes(list({(row.queue, row.user) for row in rows}))
-            entries = [self._as_entry(row) for row in rows]
-            future = self.submit(entries)
-            answers = await self._with_deletes(future, rows)
-            count += sum(isinstance(answer, int) for answer in answers)
-        if not count and ids is not None:
-            raise NotFound(f"none of the tasks {', '.join(map(str, ids))} is among the discarded.")
-        return count
-
-    async def _with_deletes(self, future: asyncio.Future[Answers], rows: list[views.DiscardedRow]) -> Answers:
-        if future.done():
-            return future.result()
-        # Admitted just now, in this very transaction: whether an answer is an error is known already.
-        submission = self.committer.gathering.submissions[-1]
-        gone = [
-            row.id
-            for row, answer in zip(rows, submission.answers, strict=True)
-            if not isinstance(answer, ShoestringError)
-        ]
-        self.committer.gathering.batch.discarded_gone += gone
-        answers = await future
-        self.books.discarded_kept -= len(gone)
-        return answers
-
-    def _as_entry(self, row: views.DiscardedRow) -> Entry:
-        body = row.body.encode()
-        spec = self.books.registry.handlers.get(row.handler)
-        if row.item is not None and spec is not None and spec.arguments.item_name is not None:
-            item = f"[{row.item}]" if spec.batch else row.item
-            name = msgspec.json.encode(spec.arguments.item_name).decode()
-            rest = row.body.strip()[1:]
-            body = f"{{{name}:{item}{'' if rest == '}' else ','}{rest}".encode()
-        options = Options(user=row.user, queue=row.queue, priority=priority_of(row.rank))
-        return Entry(row.handler, msgspec.Raw(body), options)
-
-    # -- lists ----------------------------------------------------------------------------------------------------
-
-    async def tasks(
-        self, *, queue: str | None = None, user: str | None = None, handler: str | None = None, state: TaskState | None = None,
-        limit: int = 100,
-    ) -> list[TaskView]:  # fmt: skip
-        """List stored and running tasks, those that run first coming first."""
-        if state is TaskState.DISCARDED:
-            return await self.discarded(queue=queue, handler=handler, limit=limit)
-        if state is TaskState.RUNNING:
-            running = [self._view(slot.runs) for slot in self.runner.running() if slot.runs is not None]
-            wanted = {"queue": queue, "user": user, "handler": handler}
-            return [
-                view for view in running
-                if all(value is None or getattr(view, name) == value for name, value in wanted.items())
-            ][:limit]  # fmt: skip
-        found = await self._db.view(views.list_tasks, queue, user, handler, state, limit)
-        shown = [self._overlay(view) for view in found]
-        return shown if state is None else [view for view in shown if view.state is state]
-
-    async def jobs(self, *, state: JobState | None = None, limit: int = 100) -> list[Progress]:
-        """List jobs, the latest first; those under way as they stand now."""
-        found = await self._db.view(views.list_jobs, state, limit)
-        return [self.books.jobs[each.job_id].progress() if each.job_id in self.books.jobs else each for each in found]
-
-    async def discarded(
-        self, *, handler: str | None = None, queue: str | None = None, limit: int = 100
-    ) -> list[TaskView]:
-        return await self._db.view(views.list_discarded, queue, handler, limit)
-
-    # -- status ---------------------------------------------------------------------------------------------------
-
-    def status(self) -> Status:
-        books, now_ms = self.books, self._clock.now_ms()
-        database_bytes, wal_bytes = self._db.file_bytes()
-        queues = [self._queue_view(name, now_ms) for name in sorted({*books.queues, *books.rest})]
-        waiting: dict[str, int] = {}
-        for lane in books.lanes.values():
-            for name, count in lane.waiting.items():
-                waiting[name] = waiting.get(name, 0) + count
-        ledger = Ledger()
-        for view in queues:
-            for field in msgspec.structs.fields(Ledger):
-                setattr(ledger, field.name, getattr(ledger, field.name) + getattr(view.ledger, field.name))
-        return Status(
-            version=shoestring.__version__, pid=os.getpid(), generation=books.generation, started_at_ms=self._started_at_ms,
-            now_ms=now_ms, database=str(self._database), database_bytes=database_bytes, wal_bytes=wal_bytes,
-            rss_bytes=_rss_bytes(), pending=ledger.pending, running=self.scheduler.running, slots=self._config.run.slots,
-            delayed=sum(lane.delayed for lane in books.lanes.values()),
-            accepting=self.intake.no_space is None and not self.committer.disk_is_full and not self.intake.closed,
-            commits=self.committer.commits, fsyncs=self.syncer.syncs, ledger=ledger, queues=queues,
-            handlers=[self._handler_view(name) for name in sorted({*books.handlers, *books.registry.handlers})],
-            parked=[self._lane_view(lane) for lane in parked_lanes(iter(books.lanes.values()), now_ms)],
-            jobs_open=sum(not job.is_finished for job in books.jobs.values()), abandoned=self.runner.abandoned,
-            discarded_kept=books.discarded_kept, suspects=self.suspects, waiting_handlers=waiting,
-        )  # fmt: skip
-
-    def _queue_view(self, name: str, now_ms: int) -> QueueView:
-        queue = self.books.queue(name)
-        lanes = [lane for lane in self.books.lanes.values() if lane.queue is queue]
-        ledger = self.books.ledger_of(queue)
-        delayed = sum(lane.delayed for lane in lanes)
-        return QueueView(
-            queue=name, ready=max(0, ledger.pending - delayed - queue.running), delayed=delayed, running=queue.running,
-            parked=len(parked_lanes(iter(lanes), now_ms)), waiting=sum(sum(lane.waiting.values()) for lane in lanes),
-            ledger=ledger, pending=ledger.pending,
-        )  # fmt: skip
-
-    def _handler_view(self, name: str) -> HandlerView:
-        handler, spec = self.books.handlers.get(name), self.books.registry.handlers.get(name)
-        if handler is None:
-            assert spec is not None
-            return HandlerView(handler=name, queue=spec.queue, running=0, completed=0, failed=0, abandoned=0)
-        return HandlerView(
-            handler=name, queue=spec.queue if spec is not None else "", declared=spec is not None,
-            running=handler.gate.running, completed=handler.completed, failed=handler.failed,
-            abandoned=handler.abandoned,
-        )  # fmt: skip
-
-    def _lane_view(self, lane: Lane) -> LaneView:
-        parks = [park for park in (lane.park, lane.queue.park) if park is not None]
-        park = max(parks, key=lambda each: each.until_ms, default=None)
-        return LaneView(
-            queue=lane.queue.name, user=lane.user, pending=lane.ledger.pending, running=lane.running,
-            parked_until_ms=park.until_ms if park else None, parked_reason=park.reason if park else None,
-        )  # fmt: skip
-
-
-def _rss_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        return await self._operator.replay(task_ids=task_ids, handler=handler, queue=queue, everything=all)

@@ -41,6 +41,7 @@ from shoestring.core.model import (
 )
 from shoestring.engine.books import Books
 from shoestring.engine.committer import Answers, Committer, Haste, Submission
+from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, HandlerState, Task, encode_extra
 from shoestring.store.db import Db
 from shoestring.store.opening import find_lanes
@@ -73,6 +74,7 @@ class Intake:
         committer: Committer,
         limits: LimitsConfig,
         offer: Callable[[Task], bool],
+        journal: Journal,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -80,6 +82,7 @@ class Intake:
         self._committer = committer
         self._limits = limits
         self._offer = offer
+        self._journal = journal
         self._routes: dict[tuple[str, str | None, str], _Route] = {}
         self._slow: set[asyncio.Task[None]] = set()
         self.no_space: str | None = None  # why nothing is accepted now
@@ -280,6 +283,8 @@ class Intake:
         )  # fmt: skip
         lane.ledger.accepted += 1
         gathering.lanes.add(lane)
+        if self._journal.on:
+            self._journal.enqueued(task_id, handler.name, lane.queue.name, lane.user, due_at_ms)
         if extra.unique is not None:
             batch.uniques[extra.unique] = task_id
         if due_at_ms:

@@ -16,6 +16,7 @@ from shoestring.core.model import DEFAULT_OPTIONS, Delivery, Entry, JobId, JobSp
 from shoestring.engine.books import Books
 from shoestring.engine.committer import Answers, Committer, Haste, Submission
 from shoestring.engine.intake import Intake
+from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, Job, task_columns
 from shoestring.store.db import Db
 from shoestring.store.views import job_progress
@@ -37,6 +38,7 @@ class Jobs:
         limits: LimitsConfig,
         wake_puller: Callable[[], None],
         stop_job: Callable[[Job], None],
+        journal: Journal,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -46,6 +48,7 @@ class Jobs:
         self._limits = limits
         self._wake_puller = wake_puller
         self._stop_job = stop_job
+        self._journal = journal
         self._finishing: dict[int, asyncio.Task[None]] = {}
         self.failed: asyncio.Future[None] | None = None
 
@@ -60,6 +63,7 @@ class Jobs:
         job = self._books.add_job(spec, self._books.lanes[lane_key], now_ms=self._clock.now_ms())
         self._committer.gathering.jobs.add(job)
         await self._committed(lambda: self._books.jobs.pop(job.id, None))
+        self._journal.job_opened(job)
         if spec.source is not None:
             self._wake_puller()
         return job.id
@@ -213,6 +217,7 @@ class Jobs:
         job.state, job.finished_at_ms = JobState.DONE, now_ms
         if then is not None and job.error is None:
             self._intake.admit_internal(then, now_ms)
+        self._journal.job_finished(job)
         self._committer.gathering.jobs.add(job)
         del self._books.jobs[job.id]
         job.touch()
@@ -231,6 +236,7 @@ class Jobs:
         gathering.jobs.add(job)
         gathering.lanes.add(job.lane)
         job.touch()
+        self._journal.job_finished(job)
         self._stop_job(job)
         await self._committed(lambda: None)
         return job.progress()

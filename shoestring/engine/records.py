@@ -50,6 +50,7 @@ class Task:
         "body",
         "chunk",
         "crc",
+        "ended",
         "enqueued_at_ms",
         "extra",
         "gate",
@@ -90,6 +91,8 @@ class Task:
         self.chunk: Chunk | None = None
         #: False while the row is in no commit that was begun: the task can still end without touching the disk.
         self.stored = stored
+        #: Its outcome is written down; it stays known until that is committed.
+        self.ended = False
 
     @property
     def id(self) -> TaskId:

@@ -29,10 +29,12 @@ from shoestring.engine.chunks import ChunkRunner
 from shoestring.engine.committer import Committer
 from shoestring.engine.completer import Completer
 from shoestring.engine.deadlines import Deadlines, Limited
+from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, Task
 from shoestring.engine.register import Register
 from shoestring.engine.registry import HandlerSpec
 from shoestring.engine.threads import ThreadCall, Threads
+from shoestring.log import log
 
 #: Tasks a slot runs in a row before the loop gets a turn: at 5 us each, commits and sockets wait half a millisecond.
 _IN_A_ROW: Final = 100
@@ -88,6 +90,7 @@ class Runner:
         mark_started: Callable[[Task], Coroutine[Any, Any, None]],
         end_unrunnable: Callable[[Task], bool],
         chunks: Callable[[Runner], ChunkRunner],
+        journal: Journal,
     ) -> None:
         self.clock = clock
         self.scheduler = scheduler
@@ -97,6 +100,7 @@ class Runner:
         self.quiet = False
         self.abandoned = 0
         self._rng = rng
+        self._journal = journal
         self._register = register
         self._limit = slots
         self._threads = Threads(threads)
@@ -163,6 +167,8 @@ class Runner:
             slot.runs = found
             if self._register is not None:
                 self._register.mark(slot.number, lane.id, found.rank)
+            if self._journal.on:
+                self._journal.started(found)
             await self._attempt(slot, found)
             in_a_row += 1
             if in_a_row >= _IN_A_ROW:
@@ -367,10 +373,14 @@ class Runner:
         if slot.thread is not None:
             # The thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
             slot.thread.abandon()
-            slot.runs.handler.abandoned += 1
-            self.abandoned += 1
+            self._count_abandoned(slot.runs)
         slot.work.cancel()
         asyncio.get_running_loop().call_later(self._abandon_after_s, self._abandon, slot, slot.turn)
+
+    def _count_abandoned(self, task: Task) -> None:
+        task.handler.abandoned += 1
+        self.abandoned += 1
+        log.warning("call_abandoned", handler=task.handler.name, task_id=task.id, abandoned=task.handler.abandoned)
 
     def _abandon(self, slot: Slot, turn: int) -> None:
         """Give up a coroutine that swallows its cancellation: its task gets its outcome, its slot is replaced."""
@@ -380,8 +390,7 @@ class Runner:
         assert spec is not None
         slot.abandoned = True
         del self.slots[slot.number]
-        self.abandoned += 1
-        task.handler.abandoned += 1
+        self._count_abandoned(task)
         outcome = self.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
         if task.chunk is not None:
             self._chunks.abandoned(slot, task, outcome)

@@ -153,7 +153,7 @@ def connect(path: Path, *, cache_kib: int = 4096, read_only: bool = False) -> sq
     conn.execute("PRAGMA trusted_schema = OFF")
     conn.execute("PRAGMA cell_size_check = ON")
     conn.execute(f"PRAGMA cache_size = -{cache_kib}")
-    conn.execute("PRAGMA busy_timeout = 5000")
+    conn.execute("PRAGMA busy_timeout = 5000")  # a checkpoint beside the writer, or a person's sqlite3
     if not read_only:
         conn.execute("PRAGMA synchronous = NORMAL")
         conn.execute("PRAGMA wal_autocheckpoint = 0")
