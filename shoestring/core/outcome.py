@@ -33,12 +33,12 @@ def outcome_of(error: BaseException, policy: RetryPolicy, *, attempt: int, draw:
     `draw` is a random number in [0, 1) for the jitter; texts are cut to `chars_max` characters.
     """
     if isinstance(error, RateLimited):
-        return Outcome(Event.RELEASE, _ms(error.delay_s), str(error), scope=error.scope)
+        return Outcome(Event.RELEASE, _ms(error.delay_s), text_of(error)[:chars_max], scope=error.scope)
     if isinstance(error, Snooze):
-        return Outcome(Event.SNOOZE, _ms(error.delay_s), str(error))
+        return Outcome(Event.SNOOZE, _ms(error.delay_s), text_of(error)[:chars_max])
     said, trace = describe(error, chars_max)
     if isinstance(error, Discard):
-        return Outcome(Event.DISCARD, 0, f"discarded: {error}"[:chars_max], trace)
+        return Outcome(Event.DISCARD, 0, f"discarded: {text_of(error)}"[:chars_max], trace)
     if isinstance(error, RetryLater):
         if attempt >= policy.max_attempts:
             return Outcome(Event.DISCARD, 0, said, trace)
@@ -51,9 +51,22 @@ def outcome_of(error: BaseException, policy: RetryPolicy, *, attempt: int, draw:
 
 def describe(error: BaseException, chars_max: int) -> tuple[str, str]:
     """Return what people read of an error: `Type: message`, and the traceback, its end kept if it is long."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    lines = traceback.format_exception(error)
-    return said[:chars_max], "".join(lines)[-chars_max:]
+    name, text = type(error).__name__, text_of(error)
+    trace = storable("".join(traceback.format_exception(error)))
+    return (f"{name}: {text}" if text else name)[:chars_max], trace[-chars_max:]
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an exception says, whatever it is: one whose own text fails must not take the worker with it."""
+    try:
+        return storable(str(error))
+    except Exception as failure:  # noqa: BLE001 - it is somebody else's __str__
+        return f"its text cannot be had, {type(failure).__name__}"
+
+
+def storable(text: str) -> str:
+    """Return `text` with what UTF-8 cannot spell replaced: a file name read from a disk may hold such characters."""
+    return text.encode(errors="replace").decode()
 
 
 def _ms(delay_s: float) -> int:

@@ -89,7 +89,7 @@ class WindowBesideADisk(RuleBasedStateMachine):
         if key not in self.known:
             self.store(key, heard)
 
-    @precondition(lambda self: len(self.window))
+    @precondition(lambda self: len(self.window) > 0)
     @rule()
     def the_first_is_taken(self) -> None:
         first = min(key for key, _ in self.window.heap)
@@ -118,7 +118,7 @@ class WindowBesideADisk(RuleBasedStateMachine):
         key = self.taken.pop()
         self.window.hold(key, key)
 
-    @precondition(lambda self: len(self.window))
+    @precondition(lambda self: len(self.window) > 0)
     @rule(data=st.data())
     def some_are_cancelled(self, data: st.DataObject) -> None:
         held = [key for key, _ in self.window.heap]
@@ -163,7 +163,9 @@ class WindowBesideADisk(RuleBasedStateMachine):
             return  # the present load may bring it
         for key in self.disk - self.owned:
             assert not self.window.complete, f"{key} is forgotten: nothing will be read any more"
-            assert self.window.cursor is None or key > self.window.cursor, f"{key} is forgotten: it is behind the cursor"
+            assert self.window.cursor is None or key > self.window.cursor, (
+                f"{key} is forgotten: it is behind the cursor"
+            )
 
     def teardown(self) -> None:
         """In the end everything that is stored can be had, once."""
@@ -179,8 +181,8 @@ class WindowBesideADisk(RuleBasedStateMachine):
         assert sorted(self.taken) == sorted(self.disk)
 
 
-class TestWindowBesideADisk(WindowBesideADisk.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=200, stateful_step_count=40)
+TestWindowBesideADisk = WindowBesideADisk.TestCase
+TestWindowBesideADisk.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 def loaded(capacity: int, *keys: int) -> Window[int, int]:
