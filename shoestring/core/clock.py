@@ -28,6 +28,13 @@ class Clock(Protocol):
         """Return seconds since some moment, for differences."""
 
 
+class Dice(Protocol):
+    """Where chance comes from: the machine, or a seed."""
+
+    def random(self) -> float:
+        """Return a number from 0 up to, but not including, 1."""
+
+
 class SteadyWall:
     """Follows the wall clock without its jumps; both clocks' readings are handed in.
 

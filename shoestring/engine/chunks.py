@@ -17,7 +17,8 @@ from shoestring.engine.records import Job, Task
 from shoestring.engine.registry import HandlerSpec
 
 if TYPE_CHECKING:
-    from shoestring.engine.runner import Runner, Slot
+    from shoestring.engine.calls import Slot
+    from shoestring.engine.runner import Runner
 
 #: Items run in a row before the loop gets a turn.
 _IN_A_ROW: Final = 100
@@ -64,7 +65,7 @@ class ChunkRunner:
             runner.charge(task.lane, 1)
             self._at[slot.number] = (job, index, bytes(raw[index]).decode())
             try:
-                await runner.call(slot, spec, (items[index],), shared)
+                await runner.calls.call(slot, spec, (items[index],), shared)
             except BaseException as error:
                 if isinstance(error, GeneratorExit | KeyboardInterrupt):
                     raise
@@ -89,7 +90,7 @@ class ChunkRunner:
         self._at[slot.number] = (job, indexes[0], bytes(raw[indexes[0]]).decode())
         errors: dict[int, BaseException] = {}
         try:
-            await runner.call(slot, spec, ([items[index] for index in indexes],), shared)
+            await runner.calls.call(slot, spec, ([items[index] for index in indexes],), shared)
         except ItemsFailed as failed:
             errors = {indexes[place]: error for place, error in failed.errors.items() if 0 <= place < len(indexes)}
         except BaseException as error:
@@ -110,7 +111,7 @@ class ChunkRunner:
         go_on = True
         for index, error in errors.items():
             attempt = chunk.left.attempts.get(index, 0) + 1
-            outcome = self._runner.outcome_of(slot, spec, error, attempt=attempt)
+            outcome = self._runner.calls.outcome_of(slot, spec, error, attempt=attempt)
             if outcome.scope is not None:
                 self._runner.completer.park(task, outcome)
             if outcome.event in (Event.RELEASE, Event.CANCEL):

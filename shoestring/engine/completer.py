@@ -258,7 +258,7 @@ class Completer:
             number, text = self._books.new_ids(1), item[1]
             attempt = task.chunk.left.attempts.get(item[0], 0) + 1
         self._committer.gathering.batch.discarded.append((
-            number, task.lane.id, task.rank, task.handler.id, attempt, task.enqueued_at_ms, self._clock.now_ms(), task.job,
-            task.body.decode(errors="replace"), text, outcome.error, outcome.traceback,
+            number, task.lane.id, task.rank, task.handler.id, attempt, task.enqueued_at_ms, self._clock.now_ms(),
+            task.job, task.body.decode(errors="replace"), text, outcome.error, outcome.traceback,
         ))  # fmt: skip
         self._books.discarded_kept += 1

@@ -231,7 +231,7 @@ class Dispatcher:
         self._timers.end_load(((key, None) for key in found), last=last, more=len(found) == limit)
 
     async def _promote(self, now_ms: int) -> None:
-        """Move tasks that are due to `ready`. They may run before the move is committed; a crash finds them still due."""
+        """Move due tasks to `ready`. They may run before the move is committed; a crash finds them still due."""
         heap = self._timers.heap
         due: list[tuple[int, int]] = []
         while heap and heap[0][0][0] <= now_ms and len(due) < _DUE_AT_ONCE:
@@ -299,8 +299,8 @@ class Dispatcher:
             body = b""  # damaged: no JSON is empty
         job = None if row.job is None else JobId(row.job)
         task = Task(
-            lane, Rank(row.rank), self._books.handlers_by_id[row.handler], row.attempt, row.enqueued_at_ms, job, row.items,
-            row.crc, body, row.extra or NO_EXTRA, stored=stored,
+            lane, Rank(row.rank), self._books.handlers_by_id[row.handler], row.attempt, row.enqueued_at_ms, job,
+            row.items, row.crc, body, row.extra or NO_EXTRA, stored=stored,
         )  # fmt: skip
         if job is not None:
             self._add_items(task, loaded.chunks.get(task.id))

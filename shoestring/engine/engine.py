@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
 
 from shoestring.config import Config
-from shoestring.core.clock import Clock
+from shoestring.core.clock import Clock, Dice
 from shoestring.core.lanes import Scheduler
 from shoestring.core.lifecycle import Event, State
 from shoestring.core.model import (
@@ -26,6 +25,7 @@ from shoestring.core.model import (
 )
 from shoestring.core.outcome import Outcome
 from shoestring.engine.books import Books
+from shoestring.engine.calls import Stop
 from shoestring.engine.chunks import ChunkRunner
 from shoestring.engine.committer import Answers, Committer, Haste, Losers, Syncer
 from shoestring.engine.completer import Completer
@@ -39,7 +39,7 @@ from shoestring.engine.puller import Puller
 from shoestring.engine.records import Job, Task
 from shoestring.engine.register import Register
 from shoestring.engine.registry import Registry
-from shoestring.engine.runner import CRASHES_ALONE, Runner, Stop
+from shoestring.engine.runner import CRASHES_ALONE, Runner
 from shoestring.engine.sweeper import Sweeper
 from shoestring.store.batch import Batch
 from shoestring.store.db import Db
@@ -57,7 +57,7 @@ class Engine:
         *,
         db: Db,
         clock: Clock,
-        rng: Random,
+        rng: Dice,
         config: Config,
         registry: Registry,
         register: Register | None,
@@ -89,7 +89,7 @@ class Engine:
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             db=db, clock=clock, scheduler=self.scheduler, books=self.books, committer=self.committer, owned=self.owned,
-            prefetch=run.prefetch, timer_heap=run.timer_heap, wake_runner=lambda: self.runner.wake(),
+            prefetch=run.prefetch, timer_heap=run.timer_heap, wake_runner=self._wake_runner,
             end_unrunnable=self.end_unrunnable,
         )  # fmt: skip
         self.puller = Puller(
@@ -101,12 +101,12 @@ class Engine:
         )
         self.completer = Completer(
             clock=clock, books=self.books, committer=self.committer, put_back=self.dispatcher.put_back,
-            job_drained=lambda job: self.fan_outs.drained(job), lane_sank=self._lane_sank,
+            job_drained=self._job_drained, lane_sank=self._lane_sank,
             journal=journal,
         )  # fmt: skip
         self.runner = Runner(
-            clock=clock, rng=rng, scheduler=self.scheduler, committer=self.committer, completer=self.completer, register=register,
-            slots=run.slots, threads=run.threads, abandon_after_s=run.abandon_after_s,
+            clock=clock, rng=rng, scheduler=self.scheduler, committer=self.committer, completer=self.completer,
+            register=register, slots=run.slots, threads=run.threads, abandon_after_s=run.abandon_after_s,
             error_chars_max=config.limits.error_chars_max, feed=self.dispatcher.feed, mark_started=self._mark_started,
             end_unrunnable=self.end_unrunnable, chunks=lambda runner: ChunkRunner(runner=runner, books=self.books),
             journal=journal,
@@ -247,6 +247,14 @@ class Engine:
         await self._db.write(mark_started, int(task.lane.id), int(task.rank), task.extra)
         await self._db.sync()
 
+    # The roles know each other in a circle; these close it.
+
+    def _wake_runner(self) -> None:
+        self.runner.wake()
+
+    def _job_drained(self, job: Job) -> None:
+        self.fan_outs.drained(job)
+
     def _lane_sank(self, job: Job) -> None:
         if job.spec.source is not None and job.state is JobState.OPEN and not job.pulling:
             self.puller.wake()
@@ -254,7 +262,7 @@ class Engine:
     def _stop_job(self, job: Job) -> None:
         for slot in self.runner.running():
             if slot.runs is not None and slot.runs.job == job.id:
-                self.runner.stop_call(slot, Stop.CANCELLED)
+                self.runner.calls.stop(slot, Stop.CANCELLED)
         self.sweeper.purge(job)
 
     # -- producers ------------------------------------------------------------------------------------------------

@@ -53,9 +53,14 @@ class Inspector:
         return self._overlay(found)
 
     async def tasks(
-        self, *, queue: str | None = None, user: str | None = None, handler: str | None = None, state: TaskState | None = None,
+        self,
+        *,
+        queue: str | None = None,
+        user: str | None = None,
+        handler: str | None = None,
+        state: TaskState | None = None,
         limit: int = 100,
-    ) -> list[TaskView]:  # fmt: skip
+    ) -> list[TaskView]:
         """List stored and running tasks, those that run first coming first."""
         if state is TaskState.DISCARDED:
             return await self.discarded(queue=queue, handler=handler, limit=limit)
@@ -84,7 +89,7 @@ class Inspector:
         return await self._db.view(views.list_discarded, queue, handler, limit)
 
     def status(self) -> Status:
-        books, now_ms = self._engine.books, self._clock.now_ms()
+        engine, books, now_ms = self._engine, self._engine.books, self._clock.now_ms()
         database_bytes, wal_bytes = self._db.file_bytes()
         queues = [self._queue_view(name, now_ms) for name in sorted({*books.queues, *books.rest})]
         waiting: dict[str, int] = {}
@@ -96,16 +101,18 @@ class Inspector:
             for field in msgspec.structs.fields(Ledger):
                 setattr(ledger, field.name, getattr(ledger, field.name) + getattr(view.ledger, field.name))
         return Status(
-            version=shoestring.__version__, pid=os.getpid(), generation=books.generation, started_at_ms=self._started_at_ms,
-            now_ms=now_ms, database=str(self._config.database), database_bytes=database_bytes, wal_bytes=wal_bytes,
-            rss_bytes=_rss_bytes(), pending=ledger.pending, running=self._engine.scheduler.running, slots=self._config.run.slots,
+            version=shoestring.__version__, pid=os.getpid(), generation=books.generation,
+            started_at_ms=self._started_at_ms, now_ms=now_ms, database=str(self._config.database),
+            database_bytes=database_bytes, wal_bytes=wal_bytes,
+            rss_bytes=_rss_bytes(), pending=ledger.pending, running=engine.scheduler.running,
+            slots=self._config.run.slots,
             delayed=sum(lane.delayed for lane in books.lanes.values()),
-            accepting=self._engine.intake.no_space is None and not self._engine.committer.disk_is_full and not self._engine.intake.closed,
-            commits=self._engine.committer.commits, fsyncs=self._engine.syncer.syncs, ledger=ledger, queues=queues,
+            accepting=engine.intake.is_open,
+            commits=engine.committer.commits, fsyncs=engine.syncer.syncs, ledger=ledger, queues=queues,
             handlers=[self._handler_view(name) for name in sorted({*books.handlers, *books.registry.handlers})],
             parked=[self._lane_view(lane) for lane in parked_lanes(iter(books.lanes.values()), now_ms)],
-            jobs_open=sum(not job.is_finished for job in books.jobs.values()), abandoned=self._engine.runner.abandoned,
-            discarded_kept=books.discarded_kept, suspects=self._engine.suspects, waiting_handlers=waiting,
+            jobs_open=sum(not job.is_finished for job in books.jobs.values()), abandoned=engine.runner.abandoned,
+            discarded_kept=books.discarded_kept, suspects=engine.suspects, waiting_handlers=waiting,
         )  # fmt: skip
 
     def _queue_view(self, name: str, now_ms: int) -> QueueView:

@@ -104,6 +104,11 @@ class Intake:
             future.set_exception(error)
         return future
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether new tasks are taken."""
+        return not self.closed and self.no_space is None and not self._committer.disk_is_full
+
     def _refuse_if_closed(self) -> None:
         if self.closed:
             raise Unavailable(
@@ -111,7 +116,8 @@ class Intake:
             )
         if self.no_space is not None or self._committer.disk_is_full:
             raise DiskFull(
-                f"{self.no_space or 'the disk is full'}: new tasks are refused, nothing was stored. Stored work goes on. "
+                f"{self.no_space or 'the disk is full'}: new tasks are refused, nothing was stored. "
+                "Stored work goes on. "
                 "Free some space; acceptance resumes by itself."
             )
         waiting = len(self._committer.gathering.batch.accepted_ready)
@@ -243,8 +249,9 @@ class Intake:
         body = bytes(entry.body)
         if len(body) > self._limits.payload_bytes_max:
             raise PayloadTooLarge(
-                f"{entry.handler}: the arguments take {len(body)} bytes, at most {self._limits.payload_bytes_max} are allowed "
-                "(limits.payload_bytes_max). Nothing was stored. Store large data elsewhere and pass its name."
+                f"{entry.handler}: the arguments take {len(body)} bytes, at most {self._limits.payload_bytes_max} "
+                "are allowed (limits.payload_bytes_max). Nothing was stored. "
+                "Store large data elsewhere and pass its name."
             )
         if route.check is not None:
             route.check(body)

@@ -100,7 +100,7 @@ class Jobs:
 
         Raises:
             NotFound, Conflict: there is no such job, or it takes no more items.
-            ArgumentError: an item does not fit the handler; its `index` is within the slice, of which nothing is stored.
+            ArgumentError: an item does not fit the handler; `index` is its place in the slice; nothing of it is stored.
         """
         job = self._open_job(job_id)
         if seq < job.seq:
@@ -144,8 +144,8 @@ class Jobs:
             text = msgspec.json.encode(part)
             if len(text) > self._limits.payload_bytes_max:
                 raise PayloadTooLarge(
-                    f"a chunk of {len(part)} items takes {len(text)} bytes, at most {self._limits.payload_bytes_max} are allowed "
-                    "(limits.payload_bytes_max). Nothing of this slice was stored. Use a smaller chunk=."
+                    f"a chunk of {len(part)} items takes {len(text)} bytes, at most {self._limits.payload_bytes_max} "
+                    "are allowed (limits.payload_bytes_max). Nothing of this slice was stored. Use a smaller chunk=."
                 )
             task_id = self._books.new_ids(1)
             batch.accepted_chunks.append((task_id, len(part), zlib.crc32(text), text.decode()))

@@ -12,9 +12,9 @@ from shoestring.core.errors import NotFound, ShoestringError
 from shoestring.core.lifecycle import Event, State
 from shoestring.core.model import Entry, Options, TaskState, TaskView, priority_of
 from shoestring.core.outcome import Outcome
+from shoestring.engine.calls import Stop
 from shoestring.engine.committer import Answers
 from shoestring.engine.records import Task
-from shoestring.engine.runner import Stop
 from shoestring.store import views
 from shoestring.store.db import Db
 
@@ -56,7 +56,7 @@ class Operator:
     def _cancel_owned(self, task: Task) -> None:
         for slot in self._engine.runner.running():
             if slot.runs is task:
-                self._engine.runner.stop_call(slot, Stop.CANCELLED)
+                self._engine.runner.calls.stop(slot, Stop.CANCELLED)
                 return
         if not task.ended:
             task.lane.window.remove({task.rank})

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from random import Random
 from typing import Any, Final, cast
 
-from shoestring.core.clock import Clock
+from shoestring.core.clock import Clock, Dice
 from shoestring.core.errors import ShoestringError
 from shoestring.core.lanes import Park, blocked_until_ms
 from shoestring.core.lifecycle import Event
@@ -31,7 +30,7 @@ _REFUSED_MS: Final = 5_000
 
 
 class Puller:
-    def __init__(self, *, clock: Clock, rng: Random, books: Books, committer: Committer, error_chars_max: int) -> None:
+    def __init__(self, *, clock: Clock, rng: Dice, books: Books, committer: Committer, error_chars_max: int) -> None:
         self._clock = clock
         self._rng = rng
         self._books = books

@@ -173,15 +173,16 @@ class Job:
 
     def row(self) -> Row:
         return (
-            self.id, self.lane.id, self.state.value, encode_spec(self.spec), self.cursor, self.seq, self.next_pull_at_ms,
-            self.pulls_failed, self.accepted, self.done, self.failed, self.cancelled, self.created_at_ms,
-            self.finished_at_ms, self.error, int(self.purge),
+            self.id, self.lane.id, self.state.value, encode_spec(self.spec), self.cursor, self.seq,
+            self.next_pull_at_ms, self.pulls_failed, self.accepted, self.done, self.failed, self.cancelled,
+            self.created_at_ms, self.finished_at_ms, self.error, int(self.purge),
         )  # fmt: skip
 
     def progress(self) -> Progress:
         return Progress(
-            job_id=self.id, state=self.state, handler=self.spec.handler, queue=self.lane.queue.name, user=self.lane.user,
-            total=None if self.state is JobState.OPEN else self.accepted, accepted=self.accepted, done=self.done,
+            job_id=self.id, state=self.state, handler=self.spec.handler, queue=self.lane.queue.name,
+            user=self.lane.user, total=None if self.state is JobState.OPEN else self.accepted,
+            accepted=self.accepted, done=self.done,
             failed=self.failed, cancelled=self.cancelled, pending=self.pending, created_at_ms=self.created_at_ms,
             finished_at_ms=self.finished_at_ms, error=self.error, version=self.version,
         )  # fmt: skip

@@ -3,37 +3,28 @@
 A slot takes work itself instead of being handed it, so a task that never waits costs no switch and no asyncio.Task of
 its own. One slot is woken at a time: when its handler first waits, it wakes the next slot; as long as handlers do
 not wait, one slot does everything. `wake` clears before the woken slot looks, so no wake-up is lost.
-
-Handlers see a plain asyncio world: `current_task()` is the slot's, timeouts and task groups work, and each call has a
-context of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import enum
-import types
-from collections.abc import Callable, Coroutine, Generator
-from functools import partial
-from random import Random
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from shoestring.core.clock import Clock
+from shoestring.core.clock import Clock, Dice
+from shoestring.core.errors import DiskFull
 from shoestring.core.lanes import Lane, Scheduler, blocked_until_ms
+from shoestring.core.lifecycle import Event
 from shoestring.core.model import Charge, Delivery
-from shoestring.core.outcome import CANCELLED, RELEASED, Outcome, outcome_of
-from shoestring.core.retry import RetryPolicy
-from shoestring.core.signals import SoftTimeout
+from shoestring.core.outcome import Outcome
+from shoestring.engine.calls import Calls, Slot, Stop
 from shoestring.engine.chunks import ChunkRunner
 from shoestring.engine.committer import Committer
 from shoestring.engine.completer import Completer
-from shoestring.engine.deadlines import Deadlines, Limited
 from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, Task
 from shoestring.engine.register import Register
 from shoestring.engine.registry import HandlerSpec
-from shoestring.engine.threads import ThreadCall, Threads
 from shoestring.log import log
 
 #: Tasks a slot runs in a row before the loop gets a turn: at 5 us each, commits and sockets wait half a millisecond.
@@ -43,33 +34,8 @@ _SAME_INSTANT: Final = 16
 #: A task that was running at this many unclean deaths of the daemon runs alone; at one more it is discarded.
 CRASHES_ALONE: Final = 2
 
-_NEVER_AGAIN: Final = RetryPolicy(max_attempts=1)
-
-
-class Stop(enum.Enum):
-    """Why a running call was cancelled."""
-
-    HARD_LIMIT = "hard limit"
-    SHUTDOWN = "shutdown"
-    CANCELLED = "cancelled"
-
-
-class Slot:
-    """One of the places where a task can run."""
-
-    __slots__ = ("abandoned", "number", "rest", "runs", "soft_due", "stop", "thread", "turn", "waited", "work")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.turn = 0  # changes with every call, so that what was set up for one never hits the next
-        self.runs: Task | None = None
-        self.work: asyncio.Task[None] | None = None
-        self.rest: asyncio.Future[None] | None = None
-        self.stop: Stop | None = None
-        self.soft_due = False
-        self.thread: ThreadCall | None = None
-        self.abandoned = False
-        self.waited = False  # the loop had a turn since it last looked at the clock
+#: While the disk is full an at-most-once task cannot be marked, and is put off by this.
+_DISK_FULL_MS: Final = 1_000
 
 
 class Runner:
@@ -77,7 +43,7 @@ class Runner:
         self,
         *,
         clock: Clock,
-        rng: Random,
+        rng: Dice,
         scheduler: Scheduler,
         committer: Committer,
         completer: Completer,
@@ -99,14 +65,18 @@ class Runner:
         self.slots: dict[int, Slot] = {}
         self.quiet = False
         self.abandoned = 0
-        self._rng = rng
         self._journal = journal
         self._register = register
         self._limit = slots
-        self._threads = Threads(threads)
-        self._deadlines = Deadlines()
-        self._abandon_after_s = abandon_after_s
-        self._error_chars_max = error_chars_max
+        self.calls = Calls(
+            dice=rng,
+            threads=threads,
+            abandon_after_s=abandon_after_s,
+            error_chars_max=error_chars_max,
+            first_wait=self.wake,
+            hangs=self._abandon,
+            thread_given_up=self._count_abandoned,
+        )
         self._feed = feed
         self._mark_started = mark_started
         self._end_unrunnable = end_unrunnable
@@ -188,7 +158,7 @@ class Runner:
     async def _attempt(self, slot: Slot, task: Task) -> None:
         spec = task.handler.spec
         assert spec is not None
-        if task.extra is not NO_EXTRA and await self._prepare(slot, task):
+        if task.extra is not NO_EXTRA and await self._prepare(task):
             self._ended(task)
             return
         if task.chunk is not None:
@@ -196,7 +166,7 @@ class Runner:
             await self._chunks.run(slot, task, spec)
         else:
             self.charge(task.lane, 1)
-            outcome = await self.call_body(slot, task, spec)
+            outcome = await self._call_task(slot, task, spec)
             if slot.abandoned:
                 return
             if outcome is None:
@@ -206,7 +176,7 @@ class Runner:
         if not slot.abandoned:
             self._ended(task)
 
-    async def _prepare(self, slot: Slot, task: Task) -> bool:
+    async def _prepare(self, task: Task) -> bool:
         """See to what few tasks have; True if the task ended without running."""
         if self._end_unrunnable(task):
             return True
@@ -228,116 +198,21 @@ class Runner:
         if self._drained is not None and self.scheduler.running == 0 and not self._drained.done():
             self._drained.set_result(None)
 
-    # -- one call -------------------------------------------------------------------------------------------------
-
-    async def call_body(self, slot: Slot, task: Task, spec: HandlerSpec) -> Outcome | None:
+    async def _call_task(self, slot: Slot, task: Task, spec: HandlerSpec) -> Outcome | None:
         """Run a plain task; None means it completed."""
-        slot.turn += 1
-        try:
-            if spec.delivery is Delivery.AT_MOST_ONCE:
+        if spec.delivery is Delivery.AT_MOST_ONCE:
+            try:
                 await self._mark_started(task)
+            except DiskFull as error:
+                return Outcome(Event.SNOOZE, _DISK_FULL_MS, str(error))  # it has not been started
+        try:
             args, kwargs = spec.arguments.decode(task.body)
-            if spec.is_async:
-                await self._drive(slot, spec.fn(*args, **kwargs))
-            else:
-                await self._in_thread(slot, spec, partial(spec.fn, *args, **kwargs))
-        except (Exception, asyncio.CancelledError, SystemExit) as error:
-            return self.outcome_of(slot, spec, error, attempt=task.attempt + 1)
+            await self.calls.call(slot, spec, args, kwargs)
         except BaseException as error:
             if isinstance(error, GeneratorExit | KeyboardInterrupt):
                 raise
-            return self.outcome_of(slot, spec, error, attempt=task.attempt + 1)
-        finally:
-            slot.turn += 1
-        if slot.stop is not None:  # it finished in spite of being told to stop: that counts
-            self._forget_stop(slot)
+            return self.calls.outcome_of(slot, spec, error, attempt=task.attempt + 1)
         return None
-
-    async def call(self, slot: Slot, spec: HandlerSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Call the handler once under its time limits; raises what it raises."""
-        slot.turn += 1
-        try:
-            if spec.is_async:
-                await self._drive(slot, spec.fn(*args, **kwargs))
-            else:
-                await self._in_thread(slot, spec, partial(spec.fn, *args, **kwargs))
-        finally:
-            slot.turn += 1
-        if slot.stop is not None:
-            self._forget_stop(slot)
-
-    @types.coroutine
-    def _drive(self, slot: Slot, coro: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
-        """Step a handler's coroutine, as `await` would, in a context of its own and with its soft limit thrown in."""
-        run = contextvars.copy_context().run
-        try:
-            waits_for = run(coro.send, None)
-        except StopIteration:
-            return
-        self._first_wait(slot)
-        while True:
-            try:
-                try:
-                    sent = yield waits_for
-                except BaseException as error:  # noqa: BLE001 - everything thrown at the slot is the handler's
-                    waits_for = run(coro.throw, self._translate(slot, error))
-                else:
-                    waits_for = run(coro.send, sent)
-            except StopIteration:
-                return
-
-    def _first_wait(self, slot: Slot) -> None:
-        # Only now does it need time limits, and only now is the loop free for another slot.
-        self.wake()
-        slot.waited = True
-        assert slot.runs is not None
-        spec = slot.runs.handler.spec
-        assert spec is not None
-        if spec.timeout.soft is not None:
-            self._deadlines.set(spec.timeout.soft, slot, self._soft_limit)
-        if spec.timeout.hard is not None:
-            self._deadlines.set(spec.timeout.hard, slot, self._hard_limit)
-
-    def _translate(self, slot: Slot, error: BaseException) -> BaseException:
-        if slot.soft_due and isinstance(error, asyncio.CancelledError):
-            slot.soft_due = False
-            assert slot.work is not None
-            slot.work.uncancel()
-            return SoftTimeout("the soft time limit has passed")
-        return error
-
-    async def _in_thread(self, slot: Slot, spec: HandlerSpec, fn: Callable[[], object]) -> None:
-        slot.thread = self._threads.run(fn)
-        self._first_wait(slot)
-        try:
-            await slot.thread.future
-        finally:
-            slot.thread = None
-
-    def outcome_of(self, slot: Slot, spec: HandlerSpec, error: BaseException, *, attempt: int) -> Outcome:
-        """Say what a call came to that raised `error`."""
-        stop = slot.stop
-        if stop is not None:
-            self._forget_stop(slot)
-        policy = _NEVER_AGAIN if spec.delivery is Delivery.AT_MOST_ONCE else spec.retry
-        if stop is Stop.CANCELLED:
-            return CANCELLED
-        if stop is Stop.SHUTDOWN and isinstance(error, asyncio.CancelledError):
-            if policy is not _NEVER_AGAIN:
-                return RELEASED
-            error = RuntimeError("stopped while it was running, and it must not run twice")
-        elif stop is Stop.HARD_LIMIT and isinstance(error, asyncio.CancelledError):
-            error = TimeoutError(f"the hard time limit of {spec.timeout.hard:g} s has passed")
-        elif isinstance(error, asyncio.CancelledError):
-            error = RuntimeError("the handler cancelled itself")
-        draw = self._rng.random()
-        return outcome_of(error, policy, attempt=attempt, draw=draw, chars_max=self._error_chars_max)
-
-    def _forget_stop(self, slot: Slot) -> None:
-        slot.stop = None
-        assert slot.work is not None
-        while slot.work.cancelling():
-            slot.work.uncancel()
 
     # -- limits ---------------------------------------------------------------------------------------------------
 
@@ -352,46 +227,20 @@ class Runner:
         now_ms = self.clock.now_ms()
         return self.quiet or blocked_until_ms(lane, now_ms) > now_ms
 
-    def _soft_limit(self, call: Limited) -> None:
-        assert isinstance(call, Slot) and call.work is not None
-        if call.thread is not None:
-            call.thread.interrupt(SoftTimeout)
-        else:
-            call.soft_due = True
-            call.work.cancel()
-
-    def _hard_limit(self, call: Limited) -> None:
-        assert isinstance(call, Slot)
-        self.stop_call(call, Stop.HARD_LIMIT)
-
-    def stop_call(self, slot: Slot, stop: Stop) -> None:
-        """Cancel what a slot runs, and abandon it if that does not end it."""
-        assert slot.work is not None and slot.runs is not None
-        if slot.stop is not None:
-            return
-        slot.stop, slot.soft_due = stop, False
-        if slot.thread is not None:
-            # The thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
-            slot.thread.abandon()
-            self._count_abandoned(slot.runs)
-        slot.work.cancel()
-        asyncio.get_running_loop().call_later(self._abandon_after_s, self._abandon, slot, slot.turn)
-
     def _count_abandoned(self, task: Task) -> None:
         task.handler.abandoned += 1
         self.abandoned += 1
         log.warning("call_abandoned", handler=task.handler.name, task_id=task.id, abandoned=task.handler.abandoned)
 
-    def _abandon(self, slot: Slot, turn: int) -> None:
+    def _abandon(self, slot: Slot) -> None:
         """Give up a coroutine that swallows its cancellation: its task gets its outcome, its slot is replaced."""
-        if slot.turn != turn or slot.runs is None:
-            return
+        assert slot.runs is not None
         task, spec = slot.runs, slot.runs.handler.spec
         assert spec is not None
         slot.abandoned = True
         del self.slots[slot.number]
         self._count_abandoned(task)
-        outcome = self.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
+        outcome = self.calls.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
         if task.chunk is not None:
             self._chunks.abandoned(slot, task, outcome)
         else:
@@ -415,7 +264,7 @@ class Runner:
     def release_running(self) -> None:
         """Cancel what still runs at the end of the grace; the tasks go back to where they were."""
         for slot in self.running():
-            self.stop_call(slot, Stop.SHUTDOWN)
+            self.calls.stop(slot, Stop.SHUTDOWN)
 
     async def close(self) -> None:
         """End the slots. Nothing runs any more, except what was abandoned."""
@@ -425,4 +274,4 @@ class Runner:
         await asyncio.gather(
             *(slot.work for slot in self.slots.values() if slot.work is not None), return_exceptions=True
         )
-        self._threads.close()
+        self.calls.close()

@@ -1,4 +1,4 @@
-"""Tidies up behind the others: rows of cancelled jobs, old discarded tasks and jobs. Bounded work per turn, none when idle."""
+"""Tidies up behind the others: rows of cancelled jobs, old discarded tasks and jobs. Bounded work, none when idle."""
 
 from __future__ import annotations
 

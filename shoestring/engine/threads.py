@@ -27,6 +27,10 @@ class _Call:
         self.thread_id: int | None = None
         self.abandoned = False
 
+    def is_abandoned(self) -> bool:
+        """Ask again each time: the loop may say so at any moment."""
+        return self.abandoned
+
 
 class Threads:
     """A pool of at most `limit` threads, started when first needed. All its counting happens on the loop."""
@@ -48,7 +52,7 @@ class Threads:
         return ThreadCall(self, call)
 
     def _work(self) -> None:
-        while (call := self._queue.get()) is not None and not call.abandoned:
+        while (call := self._queue.get()) is not None and not call.is_abandoned():
             call.thread_id = threading.get_ident()
             result: object = None
             failure: BaseException | None = None
@@ -61,7 +65,7 @@ class Threads:
                 call.loop.call_soon_threadsafe(self._settle, call, result, failure)
             except RuntimeError:
                 return  # the loop is closed: this call was abandoned at a stop and nobody waits for it
-            if call.abandoned:
+            if call.is_abandoned():
                 return
 
     def _settle(self, call: _Call, result: object, failure: BaseException | None) -> None:

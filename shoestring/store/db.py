@@ -67,13 +67,13 @@ def classify(error: sqlite3.Error, path: Path) -> StorageError:
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith("SQLITE_FULL") or (name == "SQLITE_IOERR_WRITE" and _free_bytes(path) < 1 << 20):
         return DiskFull(
-            f"the disk under {path} is full: {error}. Nothing stored is lost; new tasks are refused until there is space. "
-            "Free some space or enlarge the volume."
+            f"the disk under {path} is full: {error}. Nothing stored is lost; new tasks are refused until "
+            "there is space. Free some space or enlarge the volume."
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return DatabaseDamaged(
             f"{path} did not read back as it was written: {error}. The file was not touched; the daemon ends. "
-            "Look at the disk's health (dmesg), keep a copy of the file, then start again: the check at start says more."
+            "Look at the disk's health (dmesg), keep a copy of the file, then start again: the check then says more."
         )
     return StorageError(
         f"the database {path} could not be written: {error} ({name or type(error).__name__}). "
@@ -216,8 +216,8 @@ class _Keeper:
     def prefill(self, size: int) -> None:
         """Fill the WAL with zeros up to `size` and lay the ballast, so that later commits find their space allocated.
 
-        A sync of a WAL that grows costs 3 writes and 2 flushes, of one already there 1 and 1. `fallocate` does not help:
-        the blocks must have been written.
+        A sync of a WAL that grows costs 3 writes and 2 flushes, of one already there 1 and 1. `fallocate` does not
+        help: the blocks must have been written.
         """
         end = os.fstat(self._wal_fd).st_size
         zeros = bytes(1 << 20)

@@ -1,4 +1,4 @@
-"""What the daemon needs to know at its start, and the marks it leaves: its generation, and who was running at a crash."""
+"""What the daemon needs to know at its start, and the marks it leaves: its generation, and who ran at a crash."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def begin_generation(conn: sqlite3.Connection) -> Opening:
     meta: dict[str, int] = dict(conn.execute("SELECT key, value FROM meta").fetchall())
     lanes = conn.execute(f"SELECT * FROM lanes WHERE {_BUSY}").fetchall()
     rest = conn.execute(
-        "SELECT 0, queue, '', sum(accepted), sum(completed), sum(discarded), sum(cancelled), sum(expired), sum(dropped), 0 "
-        f"FROM lanes WHERE NOT ({_BUSY}) GROUP BY queue"
+        "SELECT 0, queue, '', sum(accepted), sum(completed), sum(discarded), sum(cancelled), sum(expired), "
+        f"sum(dropped), 0 FROM lanes WHERE NOT ({_BUSY}) GROUP BY queue"
     ).fetchall()
     buckets = conn.execute(
         f"SELECT * FROM buckets WHERE (queue, user) IN (SELECT queue, user FROM lanes WHERE {_BUSY})"

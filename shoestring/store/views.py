@@ -182,8 +182,9 @@ def list_jobs(conn: sqlite3.Connection, state: JobState | None, limit: int) -> l
 def _progress(row: dict[str, Any]) -> Progress:
     state = JobState(row["state"])
     return Progress(
-        job_id=row["id"], state=state, handler=msgspec.json.decode(row["spec"], type=JobSpec).handler, queue=row["queue"],
-        user=row["user"], total=None if state is JobState.OPEN else row["accepted"], accepted=row["accepted"],
+        job_id=row["id"], state=state, handler=msgspec.json.decode(row["spec"], type=JobSpec).handler,
+        queue=row["queue"], user=row["user"], total=None if state is JobState.OPEN else row["accepted"],
+        accepted=row["accepted"],
         done=row["done"], failed=row["failed"], cancelled=row["cancelled"],
         pending=row["accepted"] - row["done"] - row["failed"] - row["cancelled"], created_at_ms=row["created_at_ms"],
         finished_at_ms=row["finished_at_ms"], error=row["error"],
