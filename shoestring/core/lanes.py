@@ -13,7 +13,7 @@ so that a user with chunks of 50 gets no more than a user with single tasks.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -37,14 +37,18 @@ class Park:
 
 
 class HandlerGate:
-    """How many calls of a handler run, and the lanes that wait for one of them to end."""
+    """How many calls of a handler run, and by queue the lanes that wait for one of them to end."""
 
     __slots__ = ("limit", "running", "waiting")
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.running = 0
-        self.waiting: deque[Lane] = deque()
+        self.waiting: dict[Queue, OrderedDict[Lane, None]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return self.limit is None or self.running < self.limit
 
 
 class Runnable(Protocol):
@@ -74,6 +78,7 @@ class Lane:
         "ledger",
         "park",
         "queue",
+        "roused_by",
         "running",
         "user",
         "waiting",
@@ -95,6 +100,7 @@ class Lane:
         self.park: Park | None = None
         self.bucket: Bucket | None = None
         self.held_until_ms = 0
+        self.roused_by: list[HandlerGate] = []  # it was brought back for the room of these
 
     def __lt__(self, other: Lane) -> bool:
         return self.id < other.id
@@ -179,10 +185,12 @@ class Scheduler:
             gate = found.gate
             if gate.limit is not None and gate.running >= gate.limit:
                 self._leave(lane)
-                gate.waiting.append(lane)
+                gate.waiting.setdefault(queue, OrderedDict())[lane] = None
                 continue
             lane.window.pop()
             self._start(lane, found, gate)
+            if lane.roused_by:
+                self._pass_on(lane)
             return found
         return None
 
@@ -200,6 +208,31 @@ class Scheduler:
         # Always the head of its ring: that is the only place choosing looks at.
         lane.queue.ring.popleft()
         lane.in_ring = False
+        if lane.roused_by:
+            self._pass_on(lane)
+
+    def _rouse(self, gate: HandlerGate, queue: Queue) -> None:
+        """Let the next lane of `queue` that waits for the gate take turns again."""
+        waiting = gate.waiting[queue]
+        while waiting:
+            lane, _ = waiting.popitem(last=False)
+            self.activate(lane)
+            if lane.in_ring:
+                lane.roused_by.append(gate)
+                break
+        if not waiting:
+            del gate.waiting[queue]
+
+    def _pass_on(self, lane: Lane) -> None:
+        """Offer the room a lane was brought back for, and did not use, to the next that waits for it.
+
+        Without this a lane that was parked or emptied while it waited would take the turn and leave the room empty,
+        and those behind it would wait until another call of the handler happens to end.
+        """
+        roused_by, lane.roused_by = lane.roused_by, []
+        for gate in roused_by:
+            if gate.has_room and lane.queue in gate.waiting:
+                self._rouse(gate, lane.queue)
 
     def ended(self, found: Runnable) -> None:
         """Give back what a task occupied while it ran."""
@@ -209,7 +242,8 @@ class Scheduler:
         gate.running -= 1
         self.running -= 1
         if gate.waiting:
-            self.activate(gate.waiting.popleft())
+            for queue in list(gate.waiting):
+                self._rouse(gate, queue)
         self._enter(lane.queue)
 
     def hold_if_blocked(self, lane: Lane, now_ms: int) -> bool:
