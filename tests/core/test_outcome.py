@@ -79,7 +79,7 @@ def test_a_traceback_shows_where_it_was_raised() -> None:
     assert 'raise ValueError("wrong " * 50)' in trace
 
 
-class Unprintable(Exception):  # noqa: N818
+class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("not even this")
 
