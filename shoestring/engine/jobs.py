@@ -62,6 +62,7 @@ class Jobs:
         await self._intake.learn_lanes([lane_key])
         job = self._books.add_job(spec, self._books.lanes[lane_key], now_ms=self._clock.now_ms())
         self._committer.gathering.jobs.add(job)
+        self._committer.gathering.lanes.add(job.lane)  # a start looks for the lane of every open job
         await self._committed(lambda: self._books.jobs.pop(job.id, None))
         self._journal.job_opened(job)
         if spec.source is not None:
