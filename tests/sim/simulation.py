@@ -31,7 +31,7 @@ from tests.sim.stage import Stage
 from tests.sim.violation import Violation
 from tests.sim.world import EPOCH_MS, SimClock, World
 
-_SILENT: Final = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(100))
+_SILENT: Final = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
 _DRAIN_S: Final = 900.0
 _GENERATIONS_MAX: Final = 40
 
