@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from enum import Enum
 from pathlib import Path
 
+import msgspec
 import pytest
 import tomli
 
+from shoestring.api.parameters import Enqueue
+from shoestring.cli.group import COMMANDS
 from shoestring.config import Config, KeyPath
 from shoestring.configfile import keys
 from shoestring.core.model import Limit, QueueConfig
+from shoestring.core.wire import parse_request
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = (ROOT / "config.example.toml").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 
 #: The defaults, and a value of the example's own where the default is "none".
 SHOWN = Config(app="myproject.jobs:app", runtime_dir=Path("/run/shoestring"))
@@ -97,3 +104,28 @@ def test_the_first_command_of_the_readme_sets_up_and_runs_the_demo() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
 
     assert next(line for line in lines if line.startswith("sh ")) == "sh .ci/setup && .venv/bin/shoestring demo"
+
+
+def test_the_readme_names_every_command() -> None:
+    """What is not in the README is found by chance; what is only there does not exist."""
+    named = set(re.findall(r"`shoestring ([a-z]+)", README))
+
+    assert named == set(COMMANDS)
+
+
+def test_the_python_of_the_readme_is_python() -> None:
+    """It is copied."""
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+    assert len(blocks) >= 2
+    for block in blocks:
+        compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_message_the_readme_shows_is_one_the_daemon_takes() -> None:
+    """Programs in other languages are written from this one line."""
+    message = next(line for line in README.splitlines() if line.startswith("echo '{"))
+    request = parse_request(message.removeprefix("echo '").split("' |")[0].encode())
+
+    assert request.method == "enqueue"
+    assert len(msgspec.json.decode(request.params, type=Enqueue).tasks) == 1
