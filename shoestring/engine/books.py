@@ -46,6 +46,7 @@ class Books:
         #: By queue, the books of the lanes that are not in memory, added up.
         self.rest: dict[str, Ledger] = {}
         self.generation = 0
+        self.forgot_lanes = 0  # times lanes were forgotten: who remembers any had better look again
         self.discarded_kept = 0
         self._configs = queues
         self._window = window
@@ -122,8 +123,6 @@ class Books:
         return lane
 
     def _make_lane(self, lane_id: LaneId, queue: str, user: str) -> Lane:
-        if len(self.lanes) > 2 * _IDLE_LANES_MAX:
-            self._forget_idle_lanes()
         lane = Lane(lane_id, self.queue(queue), user, Window(self._window))
         lane.park = self.lane_parks.get(lane_id) or self.user_parks.get(user)
         limit = lane.queue.config.limit
@@ -145,7 +144,11 @@ class Books:
                 updated_at_ms=row.updated_at_ms,
             ).refilled(now_ms)
 
-    def _forget_idle_lanes(self) -> None:
+    def forget_idle_lanes(self) -> None:
+        """Keep the lanes in memory bounded. Called between commits, never between learning a lane and using it."""
+        if len(self.lanes) <= 2 * _IDLE_LANES_MAX:
+            return
+        self.forgot_lanes += 1
         dirty = self._committer.gathering.lanes
         busy = {job.lane for job in self.jobs.values()}
         for key, lane in list(self.lanes.items()):

@@ -196,6 +196,7 @@ class Engine:
             lane.delayed -= loser.delayed
         self.dispatcher.committed(batch)
         self.sweeper.committed()
+        self.books.forget_idle_lanes()
         self._check_space()
         if self._idle is not None:
             self._idle.set()

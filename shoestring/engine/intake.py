@@ -84,6 +84,7 @@ class Intake:
         self._offer = offer
         self._journal = journal
         self._routes: dict[tuple[str, str | None, str], _Route] = {}
+        self._routes_made_at = 0
         self._slow: set[asyncio.Task[None]] = set()
         self.no_space: str | None = None  # why nothing is accepted now
         self.closed = False
@@ -93,6 +94,9 @@ class Intake:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         try:
             self._refuse_if_closed()
+            if self._routes_made_at != self._books.forgot_lanes:
+                self._routes_made_at = self._books.forgot_lanes
+                self._routes.clear()
             missing = self._missing_lanes(entries)
             if missing:
                 learning = asyncio.ensure_future(self._submit_after_reading(entries, missing, future))
@@ -156,18 +160,17 @@ class Intake:
 
     async def learn_lanes(self, wanted: Sequence[tuple[str, str]]) -> None:
         """Have the lanes (queue, user) in memory, with their books and buckets if the file knows them."""
-        unknown = [key for key in wanted if key not in self._books.lanes]
-        if not unknown:
-            return
-        rows, buckets = await self._db.read(find_lanes, unknown)
-        for row in rows:
-            if (row.queue, row.user) not in self._books.lanes:  # someone else may have asked at the same time
-                self._books.add_stored_lane(row)
-        for key in unknown:
-            if key not in self._books.lanes:
-                self._books.add_lane(*key)
-        for bucket in buckets:
-            self._books.fill_bucket(bucket, self._clock.now_ms())
+        # Again until all are there: while this read, another may have been forgotten.
+        while unknown := [key for key in wanted if key not in self._books.lanes]:
+            rows, buckets = await self._db.read(find_lanes, unknown)
+            for row in rows:
+                if (row.queue, row.user) not in self._books.lanes:  # someone else may have asked at the same time
+                    self._books.add_stored_lane(row)
+            for key in unknown:
+                if key not in self._books.lanes:
+                    self._books.add_lane(*key)
+            for bucket in buckets:
+                self._books.fill_bucket(bucket, self._clock.now_ms())
 
     def _queue_for(self, handler: str, options: Options) -> str:
         if options.queue is not None:
