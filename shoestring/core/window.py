@@ -111,7 +111,10 @@ class Window(Generic[K, V]):
         self.heap.sort(key=lambda entry: entry[0])
         dropped = [value for _, value in self.heap[self.capacity :]]
         del self.heap[self.capacity :]
-        self.cursor = self.heap[-1][0]
+        last = self.heap[-1][0]
+        # Never forward: between the cursor and a key that was put back, or after a rewind, there is more on disk.
+        if self.cursor is not None and last < self.cursor:
+            self.cursor = last
         self.complete = False
         return dropped
 
