@@ -86,6 +86,10 @@ def writes_per_second(run: Run) -> float | None:
     return run.disk.settled.data_writes / run.seconds if run.disk else None
 
 
+def others_cores(run: Run) -> float | None:
+    return run.others_cores
+
+
 def named(name: str) -> Figure:
     """Return the figure that only some scenarios have."""
     return lambda run: run.figures.get(name)
@@ -101,6 +105,7 @@ COMMON: tuple[tuple[str, str, Figure], ...] = (
     ("writes_per_1000", "writes/1000", writes_per_1000),
     ("flushes_per_1000", "flushes/1000", flushes_per_1000),
     ("megabytes_per_1000", "MB/1000", megabytes_per_1000),
+    ("others_cores", "others", others_cores),
 )
 #: Those of them that do not depend on the number of units.
-MEMORY = frozenset({"rss_peak_mb", "pss_peak_mb"})
+UNITLESS = frozenset({"rss_peak_mb", "pss_peak_mb", "others_cores"})

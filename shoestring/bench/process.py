@@ -43,6 +43,19 @@ def cpu_seconds(pid: int) -> float:
         raise ProcessLookupError(f"no process {pid} to read the CPU time of") from error
 
 
+def machine_cpu_seconds() -> float:
+    """Return the CPU time the whole machine has spent since it booted, on anything; in ticks of 10 ms."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]  # guests are in user already
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_cpu_seconds() -> float:
+    """Return the CPU time of this process and of all those under it that have ended."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def pss_kib(pid: int) -> int:
     """Return the memory that would come free if `pid` ended: shared pages count by their share."""
     return _field(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss:")

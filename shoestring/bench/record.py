@@ -28,7 +28,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float  # of the process with the engine
     producer_cpu_s: float = 0.0  # of the processes that enqueue, if they are others
     rss_peak_kib: int = 0
-    pss_peak_kib: int = 0  # sampled; filled in by the watching process
+    pss_peak_kib: int = 0  # sampled; filled in by the watching process, as is the next
+    others_cores: float = 0.0  # cores that something else kept busy meanwhile: what the figures suffered from
     disk: Disk | None = None
     figures: dict[str, float] = {}
 

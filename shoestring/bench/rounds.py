@@ -87,6 +87,7 @@ def measure(scenario: Scenario, device: Device, *, tasks: int, window_s: float, 
             window_s=window_s,
             settle_s=settle_s,
         )
+        began, machine, own = time.monotonic(), process.machine_cpu_seconds(), process.own_cpu_seconds()
         # A process group of its own, so that what the child starts is ended with it.
         child = subprocess.Popen(
             [sys.executable, "-m", "shoestring.bench.child"],
@@ -107,7 +108,9 @@ def measure(scenario: Scenario, device: Device, *, tasks: int, window_s: float, 
             complaints.seek(0)
             said = complaints.read().decode(errors="replace").strip()[-1_500:]
             raise NotMeasured(f"its process ended with {child.returncode}; it said: {said or 'nothing'}")
-    return msgspec.structs.replace(run, pss_peak_kib=pss_peak_kib)
+        others = process.machine_cpu_seconds() - machine - (process.own_cpu_seconds() - own)
+        others_cores = max(0.0, others / (time.monotonic() - began))
+    return msgspec.structs.replace(run, pss_peak_kib=pss_peak_kib, others_cores=others_cores)
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoestring.bench.budget import verdicts
-from shoestring.bench.outcome import COMMON, MEMORY, Outcome, Spread, named
+from shoestring.bench.outcome import COMMON, UNITLESS, Outcome, Spread, named
 
 
 def as_text(outcomes: Sequence[Outcome], *, where: str) -> str:
@@ -30,11 +30,15 @@ def as_text(outcomes: Sequence[Outcome], *, where: str) -> str:
         of_limit = f"{ratio.median:.0%} of {outcome.scenario.limit}" if ratio else ""
         units = next((f"{run.tasks:,}" for run in outcome.runs if run is not None), "failed")
         figures = [
-            "" if outcome.scenario.timed and key not in MEMORY else span(outcome.spread(figure), wide=key == "rate")
+            "" if outcome.scenario.timed and key not in UNITLESS else span(outcome.spread(figure), wide=key == "rate")
             for key, _, figure in COMMON
         ]
         rows.append([outcome.scenario.name, units, *figures, of_limit])
     lines += ["", draw(heads, rows)]
+    lines += [
+        "",
+        f"others: cores of {os.cpu_count()} that other processes kept busy meanwhile; at 0 the figures are the queue's",
+    ]
     if own := [row for outcome in outcomes for row in _own_rows(outcome)]:
         lines += ["", draw(["scenario", "figure", "value"], own)]
     if found := verdicts(known):

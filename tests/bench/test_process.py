@@ -47,3 +47,8 @@ def test_children_are_found_under_their_parent() -> None:
         assert child.pid in process.descendants(os.getpid())
     finally:
         child.communicate(b"\n")
+
+
+def test_the_machine_spends_no_less_than_we_do() -> None:
+    """What others used is the difference of the two; of the wrong sign, a busy machine would look idle."""
+    assert process.machine_cpu_seconds() > process.own_cpu_seconds() > 0
