@@ -321,35 +321,44 @@ class NoLaneIsForgotten(RuleBasedStateMachine):
     def start(self) -> None:
         self.now_ms = NOW_MS
         self.place = Place()
-        self.gates = [HandlerGate(None), HandlerGate(1), HandlerGate(2)]
+        self.gates = [HandlerGate(1), HandlerGate(2), HandlerGate(None)]
         limited = QueueConfig(concurrency=2)
         bucket = QueueConfig(limit=Limit(capacity=3, rate=2, charge=Charge.RUN))
         self.queues = [Queue("free", QueueConfig()), Queue("two", limited), Queue("bucket", bucket)]
-        for queue in self.queues:
-            for _ in range(2):
+        for queue, lanes in zip(self.queues, (3, 2, 1), strict=True):
+            for _ in range(lanes):
                 lane = self.place.lane(queue)
                 if queue.config.limit is not None:
                     lane.bucket = Bucket.full(capacity=3, rate=2, now_ms=NOW_MS)
         self.running: list[Work] = []
 
-    @rule(lane=st.integers(0, 5), gate=st.integers(0, 2), items=st.integers(1, 3), early=st.booleans())
+    @rule(lane=st.integers(0, 5), gate=st.sampled_from([0, 0, 1, 2]), items=st.integers(1, 3), early=st.booleans())
     def work_comes(self, lane: int, gate: int, items: int, early: bool) -> None:
         rank = -self.place.ranks if early else None
         self.place.add(self.place.lanes[lane], gate=self.gates[gate], items=items, rank=rank)
 
     @rule()
+    def all_that_can_run_is_chosen(self) -> None:
+        while self.choose():
+            pass
+        for lane in self.place.lanes:
+            if len(lane.window):
+                self.must_have_a_reason(lane)
+
+    @rule()
     def the_next_is_chosen(self) -> None:
+        self.choose()
+
+    def choose(self) -> bool:
         found = self.place.next(self.now_ms)
         if found is None:
-            for lane in self.place.lanes:
-                if len(lane.window):
-                    self.must_have_a_reason(lane)
-            return
+            return False
         assert blocked_until_ms(found.lane, self.now_ms) <= self.now_ms
         assert all(found.rank < rank for rank, _ in found.lane.window.heap)
         if found.lane.bucket is not None:
             found.lane.bucket = found.lane.bucket.spend(found.items, self.now_ms)
         self.running.append(found)
+        return True
 
     def must_have_a_reason(self, lane: Lane) -> None:
         until_ms = blocked_until_ms(lane, self.now_ms)
