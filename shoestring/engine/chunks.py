@@ -57,10 +57,10 @@ class ChunkRunner:
         self, slot: Slot, task: Task, job: Job, raw: list[msgspec.Raw], items: list[object], indexes: list[int],
         shared: dict[str, object],
     ) -> None:  # fmt: skip
-        runner, spec = self._runner, task.handler.spec
-        assert spec is not None
+        runner, spec, chunk = self._runner, task.handler.spec, task.chunk
+        assert spec is not None and chunk is not None
         for count, index in enumerate(indexes):
-            if runner.is_blocked(task.lane) or job.state is JobState.CANCELLED:
+            if runner.is_blocked(task.lane) or job.state is JobState.CANCELLED or chunk.cancelled:
                 return
             runner.charge(task.lane, 1)
             self._at[slot.number] = (job, index, bytes(raw[index]).decode())

@@ -15,7 +15,7 @@ from shoestring.core.clock import Clock
 from shoestring.core.lanes import Park
 from shoestring.core.lifecycle import BURNS_ATTEMPT, Event, State, next_state
 from shoestring.core.model import JobState
-from shoestring.core.outcome import Outcome
+from shoestring.core.outcome import CANCELLED, Outcome
 from shoestring.engine.books import Books
 from shoestring.engine.committer import Committer, Haste
 from shoestring.engine.journal import Journal
@@ -99,12 +99,15 @@ class Completer:
 
     def _end(self, task: Task, after: State, outcome: Outcome) -> None:
         """End a task, or all that is left of a chunk."""
+        job = self._job_of(task)
+        if task.job is not None and job is None:
+            self.forget_row(task)  # a cancelled job has counted its items itself
+            return
         count = task.chunk.left.count if task.chunk is not None else task.items
         ledger = task.lane.ledger
         setattr(ledger, _COUNTER[after], getattr(ledger, _COUNTER[after]) + count)
         if after is State.DISCARDED:
             self._keep_what_is_left(task, outcome)
-        job = self._job_of(task)
         if job is not None:
             if after is State.CANCELLED:
                 job.cancelled += count
@@ -219,6 +222,8 @@ class Completer:
             if job is not None:
                 self.changed(job)
                 self._lane_sank(job)
+        elif task.chunk.cancelled:
+            self._end(task, State.CANCELLED, CANCELLED)
         elif (due_at_ms := left.next_due_ms()) is not None and due_at_ms > self._clock.now_ms():
             self._move_to_delayed(task, due_at_ms)
         else:

@@ -56,6 +56,8 @@ class Operator:
     def _cancel_owned(self, task: Task) -> None:
         for slot in self._engine.runner.running():
             if slot.runs is task:
+                if task.chunk is not None:
+                    task.chunk.cancelled = True
                 self._engine.runner.calls.stop(slot, Stop.CANCELLED)
                 return
         if not task.ended:

@@ -34,12 +34,13 @@ class HandlerState:
 class Chunk:
     """The items of a chunk, as JSON, and what is left to do of them."""
 
-    __slots__ = ("items", "left", "stored_progress")
+    __slots__ = ("cancelled", "items", "left", "stored_progress")
 
     def __init__(self, items: bytes, left: ItemsLeft, *, stored_progress: bool) -> None:
         self.items = items
         self.left = left
         self.stored_progress = stored_progress  # a row in `progress` has to go with the chunk
+        self.cancelled = False  # while it ran: it ends with the item that runs
 
 
 class Task:
