@@ -38,9 +38,18 @@ async def embedded(config: Config, registry: Registry) -> AsyncIterator[Service]
             async with _failing_with(service):
                 yield service
         finally:
-            await service.stop(config.run.grace_s)
+            await _stopped(service, config.run.grace_s)
     finally:
         lock.release()
+
+
+async def _stopped(service: Service, grace_s: float) -> None:
+    try:
+        await service.stop(grace_s)
+    except BaseException:
+        # What died cannot be drained or flushed; the file is still closed, and its threads with it.
+        await service.close(clean=False)
+        raise
 
 
 @asynccontextmanager

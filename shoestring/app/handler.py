@@ -63,9 +63,13 @@ class Handler(Generic[P, R_co]):
     ...     return f"{template} to {to}"
     >>> send_mail("a@b.example")
     'welcome to a@b.example'
-    >>> send_mail.using(user="alice", priority=10).call("a@b.example").body
-    Raw(b'{"to":"a@b.example"}')
+    >>> call = send_mail.using(user="alice", priority=10).call("a@b.example")
+    >>> bytes(call.body), call.options.priority
+    (b'{"to":"a@b.example"}', 10)
     """
+
+    #: The function's own, as are `__doc__`, `__module__` and `__wrapped__`.
+    __name__: str
 
     def __init__(
         self, app: Shoestring, spec: HandlerSpec, fn: Callable[P, R_co], chosen: Options | None = None

@@ -83,6 +83,8 @@ class Pipeline:
         self._futures: list[asyncio.Future[Stored]] = []
         self._flush_due = False
         self._frames = 0
+        #: Slices that came while the connection was made are sent in the order they came in.
+        self._turn = asyncio.Lock()
 
     def submit(self, entry: Entry) -> asyncio.Future[Stored]:
         """Enqueue one entry together with what else is enqueued now; the future has its id, or its error."""
@@ -99,10 +101,12 @@ class Pipeline:
 
         Raises Unavailable if the daemon cannot be reached, or the error that stopped the whole frame.
         """
-        if self._link.greeting is None:
-            await self._link.reach()
+        async with self._turn:
+            if self._link.greeting is None:
+                await self._link.reach()
+            frames = list(self._post(entries))
         results: list[Stored | ShoestringError] = []
-        for count, answer in list(self._post(entries)):
+        for count, answer in frames:
             try:
                 results += _results(await answer, count)
             except PayloadTooLarge as error:
