@@ -40,7 +40,6 @@ class Completer:
         committer: Committer,
         put_back: Callable[[Task], None],
         job_drained: Callable[[Job], None],
-        lane_sank: Callable[[Job], None],
         journal: Journal,
     ) -> None:
         self._clock = clock
@@ -49,7 +48,6 @@ class Completer:
         self._put_back = put_back
         self._journal = journal
         self._job_drained = job_drained  # nothing of the job is pending
-        self._lane_sank = lane_sank  # a job with a source may want its next page
 
     # -- plain tasks ----------------------------------------------------------------------------------------------
 
@@ -221,7 +219,6 @@ class Completer:
             self.forget_row(task)
             if job is not None:
                 self.changed(job)
-                self._lane_sank(job)
         elif task.chunk.cancelled:
             self._end(task, State.CANCELLED, CANCELLED)
         elif (due_at_ms := left.next_due_ms()) is not None and due_at_ms > self._clock.now_ms():

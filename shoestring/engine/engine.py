@@ -101,8 +101,7 @@ class Engine:
         )
         self.completer = Completer(
             clock=clock, books=self.books, committer=self.committer, put_back=self.dispatcher.put_back,
-            job_drained=self._job_drained, lane_sank=self._lane_sank,
-            journal=journal,
+            job_drained=self._job_drained, journal=journal,
         )  # fmt: skip
         self.runner = Runner(
             clock=clock, rng=rng, scheduler=self.scheduler, committer=self.committer, completer=self.completer,
@@ -196,6 +195,7 @@ class Engine:
             lane.delayed -= loser.delayed
         self.dispatcher.committed(batch)
         self.sweeper.committed()
+        self.puller.committed()
         self.books.forget_idle_lanes()
         self._check_space()
         if self._idle is not None:
@@ -255,10 +255,6 @@ class Engine:
 
     def _job_drained(self, job: Job) -> None:
         self.fan_outs.drained(job)
-
-    def _lane_sank(self, job: Job) -> None:
-        if job.spec.source is not None and job.state is JobState.OPEN and not job.pulling:
-            self.puller.wake()
 
     def _stop_job(self, job: Job) -> None:
         for slot in self.runner.running():

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from shoestring.core.clock import Clock, Dice
 from shoestring.core.errors import ShoestringError
-from shoestring.core.lanes import Park, blocked_until_ms
+from shoestring.core.lanes import Lane, Park, blocked_until_ms
 from shoestring.core.lifecycle import Event
 from shoestring.core.model import JobState, Page
 from shoestring.core.outcome import Outcome, outcome_of
@@ -39,12 +39,18 @@ class Puller:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._pulls: set[asyncio.Task[None]] = set()
+        self._full: dict[Lane, None] = {}  # lanes with a job that waits for room
         self.jobs: Jobs | None = None
         self.quiet = False
         self.failed: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
         self._wake.set()
+
+    def committed(self) -> None:
+        """Look again if a lane that was too full for a page has room now, whatever it was full of."""
+        if any(lane.ledger.pending < lane.queue.config.low_water for lane in self._full):
+            self._wake.set()
 
     async def run(self) -> None:
         while True:
@@ -58,12 +64,14 @@ class Puller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._full.clear()
         first_ms: int | None = None
         for job in self._books.jobs.values():
             if job.spec.source is None or job.state is not JobState.OPEN or job.pulling:
                 continue
             if job.lane.ledger.pending >= job.lane.queue.config.low_water:
-                continue  # the completer wakes this when it sank
+                self._full[job.lane] = None
+                continue
             at_ms = max(job.next_pull_at_ms, blocked_until_ms(job.lane, now_ms))
             if at_ms > now_ms:
                 first_ms = at_ms if first_ms is None else min(first_ms, at_ms)
