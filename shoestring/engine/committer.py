@@ -53,7 +53,21 @@ class Submission:
     future: asyncio.Future[Answers]
     answers: Answers
     durable: bool
-    undo: Callable[[], object]  # takes back what admission counted; for a disk that was full
+    #: Takes back what admission counted, if the disk is full. None: nothing can be taken back, it waits for room.
+    undo: Callable[[Batch], object] | None
+    kept: frozenset[int] = frozenset()  # volatile tasks among the answers: stored whenever there is room
+
+    def refuse(self, batch: Batch, error: ShoestringError) -> None:
+        assert self.undo is not None
+        self.undo(batch)
+        if self.future.done():
+            return
+        if self.kept:
+            self.future.set_result([
+                each if each in self.kept or isinstance(each, ShoestringError) else error for each in self.answers
+            ])  # fmt: skip
+        else:
+            self.future.set_exception(error)
 
 
 @dataclass(slots=True)
@@ -79,7 +93,10 @@ class Gathering:
                 key = (lane.queue.name, lane.user)
                 batch.buckets[key] = (*key, bucket.tokens, bucket.capacity, bucket.rate, bucket.updated_at_ms)
         for job in self.jobs:
-            batch.jobs[job.id] = job.row()
+            if job.withdrawn:
+                batch.jobs.pop(job.id, None)
+            else:
+                batch.jobs[job.id] = job.row()
         for task_id, task in self.chunks.items():
             if (chunk := task.chunk) is not None and (state := chunk.left.encode()):
                 batch.progress[task_id] = (task_id, state)
@@ -194,25 +211,33 @@ class Committer:
         if not self.disk_is_full:
             self.disk_is_full = True
             log.error("disk_filled", error=error)
-        for each in gathered.submissions:
-            each.undo()
-            if not each.future.done():
-                each.future.set_exception(error)
-        gathered.batch.shed_accepted()
-        for task_id in gathered.batch.ready:
-            if (task := self._owned.get(task_id)) is not None:
-                task.stored = False
+        _refuse(gathered, error)
         if not await self._db.release_ballast():
             await asyncio.sleep(_FULL_RETRY_S)
+        # What was admitted meanwhile goes the same way: of the slices of a job none may be stored after one was not.
         later = self.gathering
+        _refuse(later, error)
         gathered.batch.absorb(later.batch)
-        gathered.submissions = later.submissions
+        gathered.submissions += later.submissions
         gathered.ended += later.ended
         gathered.lanes |= later.lanes
         gathered.buckets |= later.buckets
         gathered.jobs |= later.jobs
         gathered.chunks |= later.chunks
+        # Only now, with everything in one place again, can a task end by taking its row out of the batch.
+        for task_id in gathered.batch.ready:
+            if (task := self._owned.get(task_id)) is not None:
+                task.stored = False
         self.gathering = gathered
+
+
+def _refuse(gathered: Gathering, error: DiskFull) -> None:
+    """Take out of the next transaction what its producers were not promised yet."""
+    for each in gathered.submissions:
+        if each.undo is not None:
+            each.refuse(gathered.batch, error)
+    gathered.submissions = [each for each in gathered.submissions if each.undo is None]
+    gathered.batch.shed_accepted()
 
 
 def _name_holders(submissions: list[Submission], losers: Losers) -> None:

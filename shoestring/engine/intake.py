@@ -43,6 +43,7 @@ from shoestring.engine.books import Books
 from shoestring.engine.committer import Answers, Committer, Haste, Submission
 from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, HandlerState, Task, encode_extra
+from shoestring.store.batch import Batch
 from shoestring.store.db import Db
 from shoestring.store.opening import find_lanes
 from shoestring.store.tasks import Extra
@@ -217,6 +218,7 @@ class Intake:
         answers: Answers = []
         counted: list[tuple[Lane, bool]] = []
         slowest = Durability.VOLATILE
+        kept: list[int] = []
         for task_id, entry in enumerate(entries, start=first):
             try:
                 durability = self._admit_one(entry, task_id, now_ms, counted)
@@ -228,11 +230,9 @@ class Intake:
                 slowest = Durability.RELAXED if slowest is Durability.VOLATILE else slowest
                 continue
             answers.append(task_id)
-            if (
-                durability is not slowest
-                and slowest is not Durability.DURABLE
-                and durability is not Durability.VOLATILE
-            ):
+            if durability is Durability.VOLATILE:
+                kept.append(task_id)
+            elif durability is not slowest and slowest is not Durability.DURABLE:
                 slowest = durability
         if slowest is Durability.VOLATILE:
             future.set_result(answers)
@@ -240,7 +240,7 @@ class Intake:
             return
         gathering = self._committer.gathering
         gathering.submissions.append(
-            Submission(future, answers, slowest is Durability.DURABLE, partial(_take_back, counted))
+            Submission(future, answers, slowest is Durability.DURABLE, partial(_take_back, counted), frozenset(kept))
         )
         self._committer.want(Haste.NOW)
 
@@ -372,7 +372,7 @@ class Intake:
         self._committer.want(Haste.SOON)
 
 
-def _take_back(counted: list[tuple[Lane, bool]]) -> None:
+def _take_back(counted: list[tuple[Lane, bool]], _batch: Batch) -> None:
     for lane, delayed in counted:
         lane.ledger.accepted -= 1
         lane.delayed -= delayed

@@ -18,6 +18,7 @@ from shoestring.engine.committer import Answers, Committer, Haste, Submission
 from shoestring.engine.intake import Intake
 from shoestring.engine.journal import Journal
 from shoestring.engine.records import NO_EXTRA, Job, task_columns
+from shoestring.store.batch import Batch
 from shoestring.store.db import Db
 from shoestring.store.views import job_progress
 
@@ -63,11 +64,15 @@ class Jobs:
         job = self._books.add_job(spec, self._books.lanes[lane_key], now_ms=self._clock.now_ms())
         self._committer.gathering.jobs.add(job)
         self._committer.gathering.lanes.add(job.lane)  # a start looks for the lane of every open job
-        await self._committed(lambda: self._books.jobs.pop(job.id, None))
+        await self._committed(lambda _batch: self._withdraw(job))
         self._journal.job_opened(job)
         if spec.source is not None:
             self._wake_puller()
         return job.id
+
+    def _withdraw(self, job: Job) -> None:
+        job.withdrawn, job.state = True, JobState.CANCELLED
+        del self._books.jobs[job.id]
 
     def _check(self, spec: JobSpec) -> None:
         handler = self._books.registry.handlers.get(spec.handler)
@@ -120,10 +125,13 @@ class Jobs:
         self._store_chunks(job, raw)
         job.seq += 1
 
-        def undo() -> None:
+        def undo(_batch: Batch) -> None:
             job.accepted -= len(raw)
             job.lane.ledger.accepted -= len(raw)
             job.seq -= 1
+            if job.state is JobState.CANCELLED and not job.withdrawn:  # meanwhile, and these counted as well
+                job.cancelled -= len(raw)
+                job.lane.ledger.cancelled -= len(raw)
             also_undo()
 
         job.touch()
@@ -156,7 +164,7 @@ class Jobs:
         lane.ledger.accepted += len(raw)
         gathering.lanes.add(lane)
 
-    async def _committed(self, undo: Callable[[], object]) -> None:
+    async def _committed(self, undo: Callable[[Batch], object] | None) -> None:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         self._committer.gathering.submissions.append(Submission(future, [], durable=False, undo=undo))
         self._committer.want(Haste.NOW)
@@ -168,7 +176,7 @@ class Jobs:
         if job is None or job.state is not JobState.OPEN:
             return await self.progress(job_id)  # a seal sent again after a lost answer
         self.seal_job(job, error)
-        await self._committed(lambda: None)
+        await self._committed(None)
         return job.progress()
 
     def seal_job(self, job: Job, error: str | None) -> None:
@@ -239,7 +247,7 @@ class Jobs:
         job.touch()
         self._journal.job_finished(job)
         self._stop_job(job)
-        await self._committed(lambda: None)
+        await self._committed(None)
         return job.progress()
 
     # -- watching -------------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ import msgspec
 
 from shoestring.core.errors import NotFound, ShoestringError
 from shoestring.core.lifecycle import Event, State
-from shoestring.core.model import Entry, Options, TaskState, TaskView, priority_of
+from shoestring.core.model import Durability, Entry, Options, TaskState, TaskView, priority_of
 from shoestring.core.outcome import Outcome
 from shoestring.engine.calls import Stop
 from shoestring.engine.committer import Answers
 from shoestring.engine.records import Task
 from shoestring.store import views
+from shoestring.store.batch import Batch
 from shoestring.store.db import Db
 
 if TYPE_CHECKING:
@@ -116,6 +117,14 @@ class Operator:
             if not isinstance(answer, ShoestringError)
         ]
         self._engine.committer.gathering.batch.discarded_gone += gone
+        take_back = submission.undo
+        assert take_back is not None
+
+        def undo(batch: Batch) -> None:
+            take_back(batch)
+            batch.discarded_gone = [each for each in batch.discarded_gone if each not in gone]
+
+        submission.undo = undo
         answers = await future
         self._engine.books.discarded_kept -= len(gone)
         return answers
@@ -128,5 +137,10 @@ class Operator:
             name = msgspec.json.encode(spec.arguments.item_name).decode()
             rest = row.body.strip()[1:]
             body = f"{{{name}:{item}{'' if rest == '}' else ','}{rest}".encode()
-        options = Options(user=row.user, queue=row.queue, priority=priority_of(row.rank))
+        # The discarded row goes with the commit that stores the task: not one that was never meant to be stored.
+        is_volatile = spec is not None and spec.durability is Durability.VOLATILE
+        options = Options(
+            user=row.user, queue=row.queue, priority=priority_of(row.rank),
+            durability=Durability.RELAXED if is_volatile else None,
+        )  # fmt: skip
         return Entry(row.handler, msgspec.Raw(body), options)

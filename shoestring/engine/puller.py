@@ -133,7 +133,9 @@ class Puller:
             job.state = JobState.SEALED
 
         def undo() -> None:
-            job.cursor, job.next_pull_at_ms, job.state = before
+            job.cursor, job.next_pull_at_ms = before[:2]
+            if job.state is not JobState.CANCELLED:
+                job.state = before[2]
 
         assert self.jobs is not None
         try:

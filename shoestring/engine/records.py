@@ -137,6 +137,7 @@ class Job:
         "spec",
         "state",
         "version",
+        "withdrawn",
     )
 
     def __init__(self, job_id: JobId, spec: JobSpec, lane: Lane, handler: HandlerState, *, created_at_ms: int) -> None:
@@ -156,6 +157,7 @@ class Job:
         self.error: str | None = None
         self.purge = False  # cancelled, and rows of its chunks may still be in the file
         self.version = 1
+        self.withdrawn = False  # could not be stored: its producer was told so, and nothing of it may be written
         self.changed: asyncio.Event | None = None  # made when somebody waits
 
     @property
