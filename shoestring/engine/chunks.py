@@ -10,7 +10,6 @@ import msgspec
 from shoestring.core.errors import ArgumentError
 from shoestring.core.lifecycle import Event
 from shoestring.core.model import JobState
-from shoestring.core.outcome import Outcome
 from shoestring.core.signals import ItemsFailed
 from shoestring.engine.books import Books
 from shoestring.engine.records import Job, Task
@@ -120,9 +119,12 @@ class ChunkRunner:
                 self._runner.completer.item_failed(task, job, index, bytes(raw[index]).decode(), outcome)
         return go_on
 
-    def abandoned(self, slot: Slot, task: Task, outcome: Outcome) -> None:
+    def abandoned(self, slot: Slot, task: Task, spec: HandlerSpec) -> None:
         """Give the item that hangs its outcome and put the rest of the chunk back."""
+        assert task.chunk is not None
         job, index, item = self._at[slot.number]
+        attempt = task.chunk.left.attempts.get(index, 0) + 1
+        outcome = self._runner.calls.outcome_of(slot, spec, asyncio.CancelledError(), attempt=attempt)
         if outcome.event not in (Event.RELEASE, Event.CANCEL) and job.state is not JobState.CANCELLED:
             self._runner.completer.item_failed(task, job, index, item, outcome)
         self._runner.completer.chunk_paused(task)

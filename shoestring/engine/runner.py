@@ -240,10 +240,10 @@ class Runner:
         slot.abandoned = True
         del self.slots[slot.number]
         self._count_abandoned(task)
-        outcome = self.calls.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
         if task.chunk is not None:
-            self._chunks.abandoned(slot, task, outcome)
+            self._chunks.abandoned(slot, task, spec)
         else:
+            outcome = self.calls.outcome_of(slot, spec, asyncio.CancelledError(), attempt=task.attempt + 1)
             self.completer.apply(task, outcome)
         self._ended(task)
         self.wake()
