@@ -3,7 +3,9 @@
 A scene is a coroutine from (stage, options, screen) to a Report. This one looks at the daemon and at the API four times
 a second, draws what it saw, and kills when a drawn share of the items is settled: a share and not a time, so that
 the kills spread over the run on a fast and on a slow machine, and a random moment more, so that they hit any
-point between two commits.
+point between two commits. Each life lasts for two chunks, if so many kills leave room for it: a chunk that runs at
+two kills in a row is under suspicion of causing them, and the daemon then runs it alone, which is right, and would
+make a demo of a hundred such chunks minutes long.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ WINDOWS_MIN: Final = 5
 LOOK_EVERY_S: Final = 0.25
 #: How long the daemon may be away, starting included, before the demo gives up.
 AWAY_S_MAX: Final = 30.0
+
+#: Items to a task.
+CHUNK: Final = 50
 
 _NAMES: Final = (
     "ada",
@@ -123,6 +128,9 @@ class _Scene:
         self._draws = random.Random(options.seed)
         self._kill_at = sorted(self._draws.uniform(0.02, 0.95) * options.items for _ in range(options.kill))
         self._kills: list[Kill] = []
+        two_chunks_s = 2 * CHUNK * sum(options.latency_ms) / 2 / 1000
+        self._life_s_min = min(two_chunks_s, options.items / GRANTED_PER_S / (2 * (options.kill + 1)))
+        self._life_began = self._loop.time()
         self._jobs: dict[str, int] = {}
         self._disk = Disk(stage.folder)
         self._disk_pace, self._items_pace = Pace(over_s=5.0), Pace(over_s=3.0)
@@ -137,14 +145,18 @@ class _Scene:
         disk_written = self._disk.read(self._process) - disk_before
         self._account()
         daemon_exit = await asyncio.to_thread(self._stage.stop_daemon)
+        books = balance(await self._tallies(), last.progress, last.status.ledger)
+        if not books.balanced:
+            self._stage.keep = True
         return Report(
             items=self._options.items,
             seconds=seconds,
             seed=self._options.seed,
             time_scale=self._options.time_scale,
             blocks_per_window=self._rules.blocks_per_window,
-            books=balance(await self._tallies(), last.progress, last.status.ledger),
+            books=books,
             kills=self._kills,
+            kills_planned=self._options.kill,
             disk_written=disk_written,
             disk_unit=self._disk.unit,
             disk_source=self._disk.source,
@@ -152,7 +164,7 @@ class _Scene:
             rss_bytes_max=self._rss_bytes_max,
             daemon_cpu_s=self._cpu_s,
             daemon_exit=daemon_exit,
-            folder=str(self._stage.folder) if self._options.keep else None,
+            folder=str(self._stage.folder) if self._stage.keep else None,
         )
 
     async def alive(self, answer: Awaitable[T]) -> T:
@@ -173,12 +185,18 @@ class _Scene:
             self._draw(look, self._loop.time() - began)
             if look.finished:
                 return look
-            if self._kill_at and look.settled >= self._kill_at[0]:
-                del self._kill_at[0]
+            if self._kill_due(look):
                 await asyncio.sleep(self._draws.uniform(0.0, LOOK_EVERY_S))
                 await self._kill(look)
             else:
                 await asyncio.sleep(LOOK_EVERY_S)
+
+    def _kill_due(self, look: _Look) -> bool:
+        next_kill = len(self._kills)
+        lived_s = self._loop.time() - self._life_began
+        return (
+            next_kill < len(self._kill_at) and look.settled >= self._kill_at[next_kill] and lived_s >= self._life_s_min
+        )
 
     async def _look(self) -> _Look:
         asked = asyncio.gather(*(self._client.progress(job) for job in self._jobs.values()))
@@ -194,7 +212,8 @@ class _Scene:
         killed_at = self._loop.time()
         self._stage.start_daemon()
         await self.alive(self._client.ping())
-        self._kills.append(Kill(look.settled, round(self._loop.time() - killed_at, 3)))
+        self._life_began = self._loop.time()
+        self._kills.append(Kill(look.settled, round(self._life_began - killed_at, 3)))
 
     @property
     def _process(self) -> Process:
@@ -254,5 +273,5 @@ class _Scene:
 async def _open_job(user: str) -> int:
     """Ask for the work as any program would that has the app: see `jobs`."""
     pages = jobs.followers.of(account=troll_of(user), user=user)
-    job = await jobs.block.using(user=user).fan_out(pages, chunk=50, then=jobs.tell.call(user))
+    job = await jobs.block.using(user=user).fan_out(pages, chunk=CHUNK, then=jobs.tell.call(user))
     return job.id

@@ -24,20 +24,29 @@ def conduct(options: Options) -> int:
     """Play the demo and return its exit code. Leaves no process behind, whatever happens."""
     try:
         with _ended_like_ctrl_c(), Stage(keep=options.keep) as stage:
-            # This process is a producer like any other: it finds the daemon by the configuration.
-            os.environ["SHOESTRING_CONFIG"] = str(stage.config)
-            report = asyncio.run(_play(stage, options))
+            report = _report(stage, options)
     except KeyboardInterrupt:
-        print("stopped: the daemon and the API are ended, their folder is removed", file=sys.stderr)
+        print("stopped: the daemon and the API have ended", file=sys.stderr)
         return INTERRUPTED
-    except (ChildFailed, ShoestringError) as error:
-        print(f"the demo failed: {error}", file=sys.stderr)
+    if report is None:
         return 1
     if options.json:
         print(report.as_json())
     else:
         console(options.color).print(closing(report))
     return 0 if report.books.balanced else 1
+
+
+def _report(stage: Stage, options: Options) -> Report | None:
+    """Play the demo; None if it failed, which has been said. Failed or not balanced, the folder is kept."""
+    # This process is a producer like any other: it finds the daemon by the configuration.
+    os.environ["SHOESTRING_CONFIG"] = str(stage.config)
+    try:
+        return asyncio.run(_play(stage, options))
+    except (ChildFailed, ShoestringError, OSError) as error:
+        stage.keep = True
+        print(f"the demo failed: {error}\nConfig, database and logs are kept in {stage.folder}", file=sys.stderr)
+        return None
 
 
 async def _play(stage: Stage, options: Options) -> Report:

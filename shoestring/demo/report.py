@@ -28,6 +28,7 @@ class Report:
     blocks_per_window: int
     books: Books
     kills: list[Kill]
+    kills_planned: int
     disk_written: int  # in disk_unit
     disk_unit: str
     disk_source: str

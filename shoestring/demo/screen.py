@@ -142,7 +142,7 @@ def picture(title: str, view: View) -> RenderableType:
         f"{view.elapsed_s:.0f} s",
     )
     costs = Table.grid(padding=(0, 2))
-    costs.add_row("disk", f"[bold]{_disk(view)}[/] on {view.disk_name}, log {_mb(view.wal_bytes)}")
+    costs.add_row("disk", f"[bold]{_disk(view)}[/] on {view.disk_name}, write-ahead log {_mb(view.wal_bytes)}")
     costs.add_row("daemon", f"[bold]{_mb(view.rss_bytes)}[/] resident, {view.daemon}")
     if view.kills_planned:
         costs.add_row("kill -9", f"[bold red]{view.kills}[/] of {view.kills_planned}")
@@ -240,11 +240,14 @@ def _verdict(total: Row, report: Report) -> str:
 def _repeats(total: Row, report: Report) -> str:
     other = total.repeated - total.repeated_late
     late = f"{total.repeated_late:,} calls were repeated because the API answered too late"
-    if not report.kills:
+    if not report.kills_planned:
         return f"{late}, {other:,} for any other reason."
+    times = f"{len(report.kills)} times"
+    if len(report.kills) < report.kills_planned:
+        times += f" (there were too few items for {report.kills_planned})"
     away_s = sum(kill.away_s for kill in report.kills)
     return (
-        f"The daemon was killed with -9 {len(report.kills)} times and was away {away_s:.1f} s in all:"
+        f"The daemon was killed with -9 {times} and was away {away_s:.1f} s in all:"
         f" {other:,} calls were repeated because of it; {late}."
     )
 

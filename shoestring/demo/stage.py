@@ -49,8 +49,8 @@ class Stage:
     """A fresh folder with a configuration, and up to two children. Use it in a `with` block."""
 
     def __init__(self, *, keep: bool = False) -> None:
-        """Make the folders; `keep` leaves the one with configuration, database and logs behind."""
-        self._keep = keep
+        #: Leave the folder with configuration, database and logs behind.
+        self.keep = keep
         self.folder = Path(tempfile.mkdtemp(prefix="shoestring-demo-", dir=_on_disk()))
         # The register of running tasks belongs on tmpfs: on a disk its pages would be written back, and counted. The
         # sockets are there for their paths, which may have 107 characters: $TMPDIR may be longer.
@@ -128,7 +128,7 @@ class Stage:
             if child.stdout is not None:
                 child.stdout.close()
         shutil.rmtree(self._runtime, ignore_errors=True)
-        if not self._keep:
+        if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         atexit.unregister(self.close)
 

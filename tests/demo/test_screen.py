@@ -31,6 +31,7 @@ def report(tally: Tally, job: Progress, *, users: int) -> Report:
             Ledger(accepted=101 * users, completed=96 * users, discarded=5 * users),
         ),
         kills=[Kill(500, 0.5), Kill(700, 0.75)],
+        kills_planned=2,
         disk_written=42,
         disk_unit="writes",
         disk_source="on vda, the device under /tmp, whoever made them",
