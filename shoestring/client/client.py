@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: How long one `job.wait` is asked to wait; the daemon keeps one for 60 s at most.
 WAIT_S: Final = 50.0
+
+_DECODERS: Final[dict[object, msgspec.json.Decoder[Any]]] = {}
 
 
 class Pong(msgspec.Struct, frozen=True):
@@ -192,7 +194,7 @@ class Client:
 
     async def _call(self, method: str, params: object, answer: type[T], *, changes: bool = False) -> T:
         raw = await self._link.request(method, params, changes=changes)
-        return msgspec.json.decode(raw, type=answer)
+        return _decoder(answer).decode(raw)
 
     @property
     def _link(self) -> Link:
@@ -212,6 +214,14 @@ class Client:
         if self._pipeline_made is None:
             self._pipeline_made = Pipeline(self._link)
         return self._pipeline_made
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the decoder of `kind`; making one takes longer than using it."""
+    found = _DECODERS.get(kind)
+    if found is None:
+        found = _DECODERS[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 async def _closed_with_loop(link: Link) -> AsyncGenerator[None, None]:

@@ -1,6 +1,6 @@
 """Requests that outlive their connection.
 
-Theory of operation. Every request has an id that is never used twice, its frame, and a future for its answer. A
+Theory of operation. Every request has an id that is never used twice, its frame, and who is told its answer. A
 connection begins with `hello`, which names this client and learns what the daemon allows. When a connection is lost,
 the requests without an answer stay; as soon as the daemon can be reached again their frames are sent again, byte for
 byte. The daemon remembers what it last answered each client, so within one generation of the daemon a frame that
@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -66,15 +67,19 @@ class Greeting(msgspec.Struct, frozen=True):
 _decode_greeting: Final = msgspec.json.Decoder(Greeting).decode
 
 
+#: Called once, with the answer or with the error that came instead. It must not raise.
+Told = Callable[[msgspec.Raw | ShoestringError], None]
+
+
 class Request:
     """One request from its making to its answer."""
 
-    __slots__ = ("changes", "frame", "future", "id")
+    __slots__ = ("changes", "frame", "id", "told")
 
-    def __init__(self, request_id: int, frame: bytes, future: asyncio.Future[msgspec.Raw], *, changes: bool) -> None:
+    def __init__(self, request_id: int, frame: bytes, told: Told, *, changes: bool) -> None:
         self.id = request_id
         self.frame = frame
-        self.future = future
+        self.told = told
         self.changes = changes
 
 
@@ -106,19 +111,25 @@ class Link:
 
         Cancelling the future does not take the request back. Encoding errors are raised at once.
         """
-        return self.send(*self.encode(method, params), changes=changes)
+        future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        self.send(*self.encode(method, params), partial(_settle, future), changes=changes)
+        return future
 
     def encode(self, method: str, params: object) -> tuple[int, bytes]:
         """Return a new request's id and frame, for a caller that must know the frame's size before it is sent."""
         self._last_id += 1
         return self._last_id, encode_request(self._last_id, method, params)
 
-    def send(self, request_id: int, frame: bytes, *, changes: bool) -> asyncio.Future[msgspec.Raw]:
-        future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+    def send(self, request_id: int, frame: bytes, told: Told, *, changes: bool) -> None:
+        """Send an encoded request. `told` is called straight from the arrival of the answer.
+
+        A future would hand the answer on in the next turn of the loop: on asyncio's own loop that is a system call,
+        and the one producer that awaits each enqueue pays it each time.
+        """
         if self._closed:
-            future.set_exception(closed(self.path))
-            return future
-        request = Request(request_id, frame, future, changes=changes)
+            told(closed(self.path))
+            return
+        request = Request(request_id, frame, told, changes=changes)
         if changes:
             self._queue.append(request)
         else:
@@ -126,7 +137,6 @@ class Link:
             if self._connection is not None:
                 self._connection.write(frame)
         self._pump()
-        return future
 
     def reach(self) -> asyncio.Future[None]:
         """Return a future that is done when the daemon has been greeted, or failed with Unavailable."""
@@ -164,11 +174,9 @@ class Link:
             return
         while self._queue and self._changes < greeting.window:
             request = self._queue.popleft()
-            if request.future.cancelled():
-                continue  # never sent, so it can be taken back
             if len(request.frame) > greeting.frame_bytes_max:
                 # The daemon would close the connection on it, and the others' requests with it.
-                request.future.set_exception(too_large(request.frame, greeting.frame_bytes_max))
+                request.told(too_large(request.frame, greeting.frame_bytes_max))
                 continue
             self._unanswered[request.id] = request
             self._changes += 1
@@ -180,7 +188,7 @@ class Link:
             return
         if response.id == HELLO_ID:
             if self._hello is not None:
-                _settle(self._hello, response)
+                _settle(self._hello, _content(response))
             return
         if isinstance(response.error, Unavailable) and self._come_back_later():
             return
@@ -193,7 +201,7 @@ class Link:
                 self._pump()
         if response.error is None:
             self._turned_away_at = None
-        _settle(request.future, response)
+        request.told(_content(response))
 
     def _come_back_later(self) -> bool:
         """Leave a daemon that is stopping, to send again what has no answer; False if that has lasted too long."""
@@ -290,11 +298,10 @@ class Link:
         self._queue.clear()
         self._changes = 0
         for request in failed:
-            if not request.future.done():
-                # One exception object per waiter: raising the same one in several places mixes their tracebacks.
-                own = type(error)(str(error))
-                own.__cause__ = error.__cause__
-                request.future.set_exception(own)
+            # One exception object per waiter: raising the same one in several places mixes their tracebacks.
+            own = type(error)(str(error))
+            own.__cause__ = error.__cause__
+            request.told(own)
 
 
 def _greeting(answer: msgspec.Raw) -> Greeting:
@@ -304,13 +311,19 @@ def _greeting(answer: msgspec.Raw) -> Greeting:
         raise RemoteProtocolError(f"its greeting is not one this version understands: {error}") from error
 
 
-def _settle(future: asyncio.Future[msgspec.Raw], response: Response) -> None:
+def _content(response: Response) -> msgspec.Raw | ShoestringError:
+    if response.error is not None:
+        return response.error
+    return response.result if response.result is not None else msgspec.Raw(b"null")
+
+
+def _settle(future: asyncio.Future[msgspec.Raw], answer: msgspec.Raw | ShoestringError) -> None:
     if future.done():
         return  # nobody waits any more
-    if response.error is not None:
-        future.set_exception(response.error)
+    if isinstance(answer, ShoestringError):
+        future.set_exception(answer)
     else:
-        future.set_result(response.result if response.result is not None else msgspec.Raw(b"null"))
+        future.set_result(answer)
 
 
 def _retrieve(finished: asyncio.Task[None]) -> None:

@@ -22,6 +22,8 @@ from shoestring.core.model import Duplicate, Entry
 #: What became of an entry that was taken.
 Stored = int | Duplicate
 
+Answer = msgspec.Raw | ShoestringError
+
 #: One frame's entries: few enough that the daemon's loop is not held for longer than 20 ms by one of them.
 SLICE_ENTRIES: Final = 5_000
 SLICE_BYTES: Final = 1024 * 1024
@@ -82,7 +84,8 @@ class Pipeline:
         self._entries: list[Entry] = []
         self._futures: list[asyncio.Future[Stored]] = []
         self._flush_due = False
-        self._frames = 0
+        self._frames = 0  # on their way
+        self._is_alone = True  # the last frame had one entry: there may be but one producer
         #: Slices that came while the connection was made are sent in the order they came in.
         self._turn = asyncio.Lock()
 
@@ -92,8 +95,11 @@ class Pipeline:
         self._entries.append(entry)
         self._futures.append(future)
         if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+            if self._is_alone and not self._frames:
+                self._flush()
+            else:
+                self._flush_due = True
+                self._loop.call_soon(self._flush)
         return future
 
     async def submit_many(self, entries: Sequence[Entry]) -> list[Stored | ShoestringError]:
@@ -101,16 +107,23 @@ class Pipeline:
 
         Raises Unavailable if the daemon cannot be reached, or the error that stopped the whole frame.
         """
+        answers: list[tuple[int, asyncio.Future[Answer]]] = []
         async with self._turn:
             if self._link.greeting is None:
                 await self._link.reach()
-            frames = list(self._post(entries))
+            for part, request_id, frame in self._framed(entries):
+                future: asyncio.Future[Answer] = self._loop.create_future()
+                self._link.send(request_id, frame, partial(_hand_over, future), changes=True)
+                answers.append((len(part), future))
         results: list[Stored | ShoestringError] = []
-        for count, answer in frames:
-            try:
-                results += _results(await answer, count)
-            except PayloadTooLarge as error:
-                results += [error] * count
+        for count, future in answers:
+            answer = await future
+            if isinstance(answer, PayloadTooLarge):
+                results += [answer] * count
+            elif isinstance(answer, ShoestringError):
+                raise answer
+            else:
+                results += _results(answer, count)
         return results
 
     def _flush(self) -> None:
@@ -118,19 +131,23 @@ class Pipeline:
         self._flush_due = False
         if self._link.greeting is None:
             if self._entries:
+                self._flush_due = True  # by `_reached`, together with what comes until then
                 self._link.reach().add_done_callback(self._reached)
             return
         while self._entries and self._frames < FRAMES_IN_FLIGHT:
             part = next(slices(self._entries))
             waiting = self._futures[: len(part)]
             del self._entries[: len(part)], self._futures[: len(part)]
+            self._is_alone = len(part) == 1
             begin = 0
-            for count, answer in self._post(part):
+            for entries, request_id, frame in self._framed(part):
                 self._frames += 1
-                answer.add_done_callback(partial(self._answered, waiting[begin : begin + count]))
-                begin += count
+                told = partial(self._answered, waiting[begin : begin + len(entries)])
+                self._link.send(request_id, frame, told, changes=True)
+                begin += len(entries)
 
     def _reached(self, reached: asyncio.Future[None]) -> None:
+        self._flush_due = False
         error = None if reached.cancelled() else reached.exception()
         if error is None:
             self._flush()
@@ -139,15 +156,16 @@ class Pipeline:
         self._entries.clear()
         _fail(waiting, error)
 
-    def _answered(self, waiting: list[asyncio.Future[Stored]], answer: asyncio.Future[msgspec.Raw]) -> None:
+    def _answered(self, waiting: list[asyncio.Future[Stored]], answer: Answer) -> None:
         self._frames -= 1
-        if answer.cancelled():
-            for future in waiting:
-                future.cancel()
-        elif (error := answer.exception()) is not None:
+        try:
+            if isinstance(answer, ShoestringError):
+                raise answer
+            results = _results(answer, len(waiting))
+        except ShoestringError as error:
             _fail(waiting, error)
         else:
-            for future, result in zip(waiting, _results(answer.result(), len(waiting)), strict=True):
+            for future, result in zip(waiting, results, strict=True):
                 if future.done():
                     continue  # its producer was cancelled and waits no more
                 if isinstance(result, ShoestringError):
@@ -157,17 +175,22 @@ class Pipeline:
         if self._entries and not self._flush_due:
             self._flush()
 
-    def _post(self, entries: Sequence[Entry]) -> Iterator[tuple[int, asyncio.Future[msgspec.Raw]]]:
-        """Send `entries` in one frame, or in more if their options make it too large for the daemon."""
+    def _framed(self, entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], int, bytes]]:
+        """Encode `entries` as one frame, or as more if their options make it too large for the daemon."""
         greeting = self._link.greeting
         assert greeting is not None
         request_id, frame = self._link.encode("enqueue", {"tasks": entries})
         if len(frame) <= greeting.frame_bytes_max or len(entries) == 1:
-            yield len(entries), self._link.send(request_id, frame, changes=True)
+            yield entries, request_id, frame
         else:
             half = len(entries) // 2
-            yield from self._post(entries[:half])
-            yield from self._post(entries[half:])
+            yield from self._framed(entries[:half])
+            yield from self._framed(entries[half:])
+
+
+def _hand_over(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 def _results(answer: msgspec.Raw, count: int) -> Sequence[Stored | ShoestringError]:
