@@ -8,18 +8,22 @@ A stub of a social API runs as one process (`stub`), the shoestring daemon as an
 opens a job per user that blocks all followers of an account, watches, kills the daemon if it is asked to, and ends with
 the API's own count beside shoestring's. `jobs` is the application: what a project using shoestring looks like.
 
-    social   the API: who follows whom, what a block comes to, windows, counts       pure
-    books    does the API's count equal shoestring's                                 pure
-    stub     the API over HTTP, as a process          http   the client the handlers use
-    jobs     the application: handlers and source
-    stage    the folder and the two processes; leaves nothing running
-    gauges   disk writes and memory, from the kernel's counters
-    screen   draws the progress and the closing table
-    blocking the scene: opens the jobs, kills, waits, balances
+    social     the API: who follows whom, what a block comes to, windows, counts; pure
+    books      does the API's count equal shoestring's; pure
+    stub       the API over HTTP, as a process
+    http       the client the handlers use
+    jobs       the application: handlers and source
+    stage      the folder and the two processes; leaves nothing running
+    leash      makes a child die with its parent
+    gauges     disk writes, memory and CPU, from the kernel's counters
+    screen     draws the progress and the closing table
+    blocking   the scene: opens the jobs, kills, waits, balances; another scene is another module like it
+    report     what came out of a scene
+    conductor  signals, exit code, printing
 
-`main` answers 0 if the books balance, 1 if not (or if a process failed, with the reason on stderr), 130 after Ctrl-C
-or SIGTERM. Options that make no sense raise UsageError before anything is started. With `json` the figures are the
-only thing on stdout; people are told on stderr unless `quiet`.
+`main` answers 0 if the books balance and the daemon ended in order, 1 if not (or if a process failed, with the reason
+on stderr), 130 after Ctrl-C or SIGTERM. Options that make no sense raise UsageError before anything is started. With
+`json` the figures are the only thing on stdout; people are told on stderr unless `quiet`.
 """
 
 from __future__ import annotations

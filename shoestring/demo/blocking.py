@@ -146,7 +146,7 @@ class _Scene:
         self._account()
         daemon_exit = await asyncio.to_thread(self._stage.stop_daemon)
         books = balance(await self._tallies(), last.progress, last.status.ledger)
-        if not books.balanced:
+        if not books.balanced or daemon_exit != 0:
             self._stage.keep = True
         return Report(
             items=self._options.items,

@@ -34,7 +34,7 @@ def conduct(options: Options) -> int:
         print(report.as_json())
     else:
         console(options.color).print(closing(report))
-    return 0 if report.books.balanced else 1
+    return 0 if report.good else 1
 
 
 def _report(stage: Stage, options: Options) -> Report | None:

@@ -3,9 +3,8 @@
 The daemon imports it (`app = "shoestring.demo.jobs:app"` in shoestring.toml) and runs its handlers; whoever wants work
 done imports it too and enqueues:
 
-    job = await block.using(user="ada").fan_out(
-        followers.of(account="troll-of-ada", user="ada"), user="ada", chunk=50, then=tell.call("ada")
-    )
+    pages = followers.of(account="troll-of-ada", user="ada")
+    job = await block.using(user="ada").fan_out(pages, chunk=50, then=tell.call("ada"))
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from shoestring.demo.http import HttpClient, Response
 app = Shoestring()
 api = HttpClient(os.environ.get("DEMO_API_URL", "http://127.0.0.1:8080"), timeout_s=1.0)
 
-#: The API's bad moments are short: come back soon, at random, and not for ever.
+#: The API's bad moments are short: come back soon, at random, and not for ever. Time-outs are OSErrors too.
 retry = RetryPolicy(max_attempts=10, base=0.5, cap=30.0, on=(OSError,))
 
 

@@ -39,6 +39,11 @@ class Report:
     folder: str | None  # if it is kept
 
     @property
+    def good(self) -> bool:
+        """Whether the books balance and the daemon ended in order when it was told to."""
+        return self.books.balanced and self.daemon_exit == 0
+
+    @property
     def items_per_s(self) -> float:
         return self.items / self.seconds
 

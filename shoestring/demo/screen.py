@@ -219,6 +219,8 @@ def _sentences(report: Report) -> Iterable[tuple[str, str]]:
     yield _verdict(books.total, report), "bold green" if books.balanced else "bold red"
     for problem in books.problems[:ROWS_SHOWN]:
         yield f"  {problem}", "red"
+    if report.daemon_exit != 0:
+        yield f"The daemon did not end in order when it was told to: exit code {report.daemon_exit}.", "bold red"
     yield _repeats(books.total, report), ""
     pace = f"{report.seconds:.1f} s, {report.items_per_s:,.0f} items/s"
     yield f"{pace}; the daemon used {report.daemon_cpu_s:.1f} s of CPU and at most {_mb(report.rss_bytes_max)}.", ""

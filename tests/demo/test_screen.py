@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -100,6 +101,14 @@ def test_the_closing_table_shows_what_does_not_balance(tally: Tally, job: Progre
 
     assert "do NOT balance" in text
     assert "user-1: 95 items done, but the API counts 96 blocked accounts" in text
+
+
+def test_a_daemon_that_does_not_end_in_order_is_not_good(tally: Tally, job: Progress) -> None:
+    """Balanced books alone do not show that a stop works."""
+    hung = replace(report(tally, job, users=1), daemon_exit=-9)
+
+    assert not hung.good
+    assert "exit code -9" in " ".join(drawn(closing(hung)))
 
 
 def test_the_figures_for_machines_hold_the_verdict_and_the_books(tally: Tally, job: Progress) -> None:
