@@ -36,6 +36,11 @@ class Park:
     reason: str
 
 
+def longer(one: Park | None, other: Park) -> Park:
+    """Return the park that ends later: of calls that were told to wait, one may have been told to wait longer."""
+    return other if one is None or one.until_ms < other.until_ms else one
+
+
 class HandlerGate:
     """How many calls of a handler run, and by queue the lanes that wait for one of them to end."""
 

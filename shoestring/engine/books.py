@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from shoestring.core.bucket import Bucket
-from shoestring.core.lanes import Lane, Park, Queue, Scheduler
+from shoestring.core.lanes import Lane, Park, Queue, Scheduler, longer
 from shoestring.core.model import JobId, JobSpec, JobState, LaneId, Ledger, QueueConfig, TaskId
 from shoestring.core.signals import Scope
 from shoestring.core.window import Window
@@ -124,7 +124,9 @@ class Books:
 
     def _make_lane(self, lane_id: LaneId, queue: str, user: str) -> Lane:
         lane = Lane(lane_id, self.queue(queue), user, Window(self._window))
-        lane.park = self.lane_parks.get(lane_id) or self.user_parks.get(user)
+        for park in (self.lane_parks.get(lane_id), self.user_parks.get(user)):
+            if park is not None:
+                lane.park = longer(lane.park, park)
         limit = lane.queue.config.limit
         if limit is not None:
             lane.bucket = Bucket.full(capacity=limit.capacity, rate=limit.rate, now_ms=0)
@@ -197,21 +199,24 @@ class Books:
     def park(self, lane: Lane, scope: Scope, park: Park) -> None:
         """Hold a lane, a queue or all lanes of a user until an instant: one row, however many tasks wait."""
         name = {"lane": str(lane.id), "queue": lane.queue.name, "user": lane.user}[scope]
-        self._apply_park(scope, name, park)
+        park = self._apply_park(scope, name, park)
         self._committer.gathering.batch.parks[scope, name] = (scope, name, park.until_ms, park.reason)
         self._committer.want(Haste.SOON)
 
-    def _apply_park(self, scope: str, name: str, park: Park) -> None:
+    def _apply_park(self, scope: str, name: str, park: Park) -> Park:
+        """Park, unless it is parked for longer; returns what holds then."""
         if scope == "queue":
-            self.queue(name).park = park
+            queue = self.queue(name)
+            queue.park = park = longer(queue.park, park)
         elif scope == "user":
-            self.user_parks[name] = park
+            self.user_parks[name] = park = longer(self.user_parks.get(name), park)
             for each in self._lanes_of(name):
-                each.park = park
+                each.park = longer(each.park, park)
         else:
-            self.lane_parks[int(name)] = park
+            self.lane_parks[int(name)] = park = longer(self.lane_parks.get(int(name)), park)
             if (lane := self.lanes_by_id.get(int(name))) is not None:
-                lane.park = park
+                lane.park = longer(lane.park, park)
+        return park
 
     def _lanes_of(self, user: str) -> Iterable[Lane]:
         return (lane for lane in self.lanes.values() if lane.user == user)
