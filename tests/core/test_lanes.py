@@ -337,6 +337,12 @@ class NoLaneIsForgotten(RuleBasedStateMachine):
         rank = -self.place.ranks if early else None
         self.place.add(self.place.lanes[lane], gate=self.gates[gate], items=items, rank=rank)
 
+    @rule(gate=st.integers(0, 1))
+    def all_users_of_a_queue_call_one_handler(self, gate: int) -> None:
+        for lane in self.place.lanes[:3]:
+            self.place.add(lane, gate=self.gates[gate])
+        self.all_that_can_run_is_chosen()
+
     @rule()
     def all_that_can_run_is_chosen(self) -> None:
         while self.choose():
@@ -364,17 +370,17 @@ class NoLaneIsForgotten(RuleBasedStateMachine):
         until_ms = blocked_until_ms(lane, self.now_ms)
         first = min(lane.window.heap, key=lambda entry: entry[0])[1]
         if lane.queue.is_full:
-            assert lane.in_ring or self.waits_for_a_gate(lane) or self.is_held(lane), f"{lane.id} left a full queue"
-        elif until_ms > self.now_ms and not self.waits_for_a_gate(lane):
-            assert self.is_held(lane), f"lane {lane.id} is held up and nothing will bring it back"
+            comes_back = lane.in_ring or self.waits_for_a_full_gate(lane) or self.is_held(lane)
+            assert comes_back, f"lane {lane.id} left the ring of a full queue"
+        elif until_ms > self.now_ms:
+            comes_back = self.is_held(lane) or self.waits_for_a_full_gate(lane)
+            assert comes_back, f"lane {lane.id} is held up and nothing will bring it back"
         else:
-            assert first.gate.limit is not None, f"lane {lane.id} could run"
-            assert first.gate.running >= first.gate.limit, f"lane {lane.id} could run: its handler has room"
-            assert lane in first.gate.waiting[lane.queue], f"lane {lane.id} does not wait for its handler"
+            assert not first.gate.has_room, f"lane {lane.id} could run"
+            assert self.waits_for_a_full_gate(lane), f"lane {lane.id} does not wait for its handler"
 
-    def waits_for_a_gate(self, lane: Lane) -> bool:
-        return any(gate.limit and gate.running >= gate.limit and lane in gate.waiting.get(lane.queue, ())
-                   for gate in self.gates)  # fmt: skip
+    def waits_for_a_full_gate(self, lane: Lane) -> bool:
+        return any(not gate.has_room and lane in gate.waiting.get(lane.queue, ()) for gate in self.gates)
 
     def is_held(self, lane: Lane) -> bool:
         return lane.held_until_ms > self.now_ms and (lane.held_until_ms, lane) in self.place.scheduler.held
@@ -395,17 +401,23 @@ class NoLaneIsForgotten(RuleBasedStateMachine):
 
     @rule(lane=st.integers(0, 5), delay_ms=st.integers(1, 2_000))
     def a_lane_is_parked(self, lane: int, delay_ms: int) -> None:
-        self.place.lanes[lane].park = Park(self.now_ms + delay_ms, "")
+        self.lengthen(self.place.lanes[lane], delay_ms)
 
     @rule(queue=st.integers(0, 2), delay_ms=st.integers(1, 2_000))
     def a_queue_is_parked(self, queue: int, delay_ms: int) -> None:
-        self.queues[queue].park = Park(self.now_ms + delay_ms, "")
+        self.lengthen(self.queues[queue], delay_ms)
+
+    def lengthen(self, held: Lane | Queue, delay_ms: int) -> None:
+        """A park is never cut short: what the other side said of a later instant still stands."""
+        until_ms = max(self.now_ms + delay_ms, held.park.until_ms if held.park is not None else 0)
+        held.park = Park(until_ms, "")
 
     @rule(lane=st.integers(0, 5), data=st.data())
     def some_are_cancelled(self, lane: int, data: st.DataObject) -> None:
         window = self.place.lanes[lane].window
         ranks = [rank for rank, _ in window.heap]
         window.remove(set(data.draw(st.lists(st.sampled_from(ranks))) if ranks else []))
+        self.place.scheduler.activate(self.place.lanes[lane])  # what is first now may need something else
 
     @rule(ms=st.sampled_from([1, 100, 1_000]))
     def time_passes(self, ms: int) -> None:
