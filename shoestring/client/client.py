@@ -14,7 +14,8 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from shoestring.client.link import Greeting, Link
+from shoestring.client.dialing import Dialer, Greeting
+from shoestring.client.link import Link
 from shoestring.client.pipeline import Pipeline, Stored, slices
 from shoestring.core.errors import ShoestringError
 from shoestring.core.model import Entry, JobId, JobSpec, JobState, Options, Progress, Status, TaskState, TaskView
@@ -199,9 +200,10 @@ class Client:
     @property
     def _link(self) -> Link:
         if self._link_made is None:
-            self._link_made = Link(
+            dialer = Dialer(
                 self.socket, connect_timeout=self._connect_timeout, reconnect_timeout=self._reconnect_timeout
             )
+            self._link_made = Link(dialer, turned_away_timeout=self._reconnect_timeout)
             self._keeper = _closed_with_loop(self._link_made)
             try:
                 self._keeper.__anext__().send(None)

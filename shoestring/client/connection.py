@@ -15,15 +15,37 @@ from shoestring.core.wire import Framer, Response, parse_response
 #: What a daemon may answer in one line: a listing of 1,000 tasks with their tracebacks is the longest.
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 
+Answered = Callable[[Response], None]
+Lost = Callable[[Exception | None], None]
+
 
 class Connection(asyncio.Protocol):
-    """Cuts what arrives into answers and hands each on."""
+    """Cuts what arrives into answers and hands each to who listens."""
 
-    def __init__(self, answered: Callable[[Response], None], lost: Callable[[Exception | None], None]) -> None:
-        self._answered = answered
-        self._lost = lost
+    def __init__(self) -> None:
+        self.is_lost = False
+        self._answered: Answered = _ignore
+        self._on_lost: Lost = _ignore
         self._framer = Framer(ANSWER_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
+
+    def listen(self, answered: Answered, lost: Lost) -> None:
+        """Hand answers to `answered` from now on, and tell `lost` once if the connection ends by itself."""
+        self._answered = answered
+        self._on_lost = lost
+
+    def write(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def close(self) -> None:
+        """Close, and tell nobody; what is written is sent first."""
+        self._on_lost = _ignore
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    # -- What asyncio calls ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio's, they only have the same methods.
@@ -34,37 +56,23 @@ class Connection(asyncio.Protocol):
             for line in self._framer.feed(data):
                 self._answered(parse_response(line))
         except RemoteProtocolError as error:
-            self._stop(error)
+            # Bytes that make no sense: what would follow them cannot be trusted either.
+            lost = self._on_lost
+            self.close()
+            self.is_lost = True
+            lost(error)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
         self._transport = None
-        self._lost(error)
-
-    def write(self, frame: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(frame)
-
-    def close(self) -> None:
-        """Close, without a call of `lost`; what is written is sent first."""
-        self._lost = _ignore
-        transport, self._transport = self._transport, None
-        if transport is not None:
-            transport.close()
-
-    def _stop(self, error: RemoteProtocolError) -> None:
-        """End a connection whose bytes make no sense, telling why."""
-        lost = self._lost
-        self.close()
-        lost(error)
+        self._on_lost(error)
 
 
-def _ignore(_: Exception | None) -> None:
+def _ignore(_: object) -> None:
     """Stand in for a listener that has been told already, or wants to hear no more."""
 
 
-async def connect(
-    path: Path, answered: Callable[[Response], None], lost: Callable[[Exception | None], None]
-) -> Connection:
+async def connect(path: Path) -> Connection:
     """Connect to the socket at `path`.
 
     Raises OSError if it cannot be reached: FileNotFoundError and ConnectionRefusedError mean that no daemon is
@@ -74,9 +82,7 @@ async def connect(
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         connecting.connect(os.fspath(path))
-        _, connection = await asyncio.get_running_loop().create_unix_connection(
-            lambda: Connection(answered, lost), sock=connecting
-        )
+        _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=connecting)
     except OSError as error:
         connecting.close()
         if str(error) == "AF_UNIX path too long":

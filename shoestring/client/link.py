@@ -10,65 +10,32 @@ be done twice (a task enqueued with `unique=` is not).
 At most `window` changes are on their way, which is how many answers the daemon remembers; the rest wait here, in
 order. Nothing runs while nothing is asked: a lost connection without open requests is only noted.
 
-A daemon that was never reached is not waited for, because a wrong path would look like a slow program; one that was
-reached before is given `reconnect_timeout` seconds to come back. One that is there but busy (its backlog or its
-connections are full) is given as long.
-
-A daemon that is stopping answers `Unavailable`: nothing was done. That is not passed on either; the frame goes to the
-daemon that comes after it.
+A daemon that is stopping answers `Unavailable`: nothing was done. That is not passed on; the frame goes to the daemon
+that comes after it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from shoestring.client.absence import away, closed, too_large
-from shoestring.client.connection import Connection, connect
-from shoestring.core.errors import (
-    LocalProtocolError,
-    ProtocolError,
-    Refused,
-    RemoteProtocolError,
-    ShoestringError,
-    Unavailable,
-)
+from shoestring.client.absence import closed, too_large
+from shoestring.client.connection import Connection
+from shoestring.client.dialing import HELLO_ID, Dialer, Greeting
+from shoestring.core.errors import LocalProtocolError, ProtocolError, ShoestringError, Unavailable
 from shoestring.core.wire import Response, encode_request
 
-#: The id of `hello`; requests count from 1.
-HELLO_ID: Final = 0
-#: Pauses between attempts to connect. Connecting to a Unix socket costs 30 us: the first are short, so that a
-#: restart of 25 ms is not noticed.
-FIRST_PAUSE_S: Final = 0.01
-LONGEST_PAUSE_S: Final = 0.5
-#: How long a daemon that took the connection may take to say hello: it may be reading its database first.
-HELLO_S: Final = 10.0
 #: Before trying again after a daemon that answered that it is stopping: its socket is still there for a moment.
 TURNED_AWAY_PAUSE_S: Final = 0.05
 
-
-class Greeting(msgspec.Struct, frozen=True):
-    """What the daemon says of itself when a connection begins."""
-
-    version: str
-    generation: int
-    frame_bytes_max: int
-    payload_bytes_max: int
-    window: int
-
-
-_decode_greeting: Final = msgspec.json.Decoder(Greeting).decode
-
-
+Answer = msgspec.Raw | ShoestringError
 #: Called once, with the answer or with the error that came instead. It must not raise.
-Told = Callable[[msgspec.Raw | ShoestringError], None]
+Told = Callable[[Answer], None]
 
 
 class Request:
@@ -84,16 +51,11 @@ class Request:
 
 
 class Link:
-    """One client's requests, over as many connections as it takes."""
+    """One client's requests, over as many connections as it takes. It belongs to the running event loop."""
 
-    def __init__(self, path: Path, *, connect_timeout: float, reconnect_timeout: float) -> None:
-        self.path = path
-        #: What the daemon said last; None until it was reached.
-        self.greeting: Greeting | None = None
-        self._connect_timeout = connect_timeout
-        self._reconnect_timeout = reconnect_timeout
-        #: The daemon keys its memory by this; 122 random bits are never drawn twice.
-        self._name = uuid.uuid4().hex
+    def __init__(self, dialer: Dialer, *, turned_away_timeout: float) -> None:
+        self._dialer = dialer
+        self._turned_away_timeout = turned_away_timeout
         self._loop = asyncio.get_running_loop()
         self._last_id = HELLO_ID
         self._unanswered: dict[int, Request] = {}
@@ -102,9 +64,12 @@ class Link:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._turned_away_at: float | None = None
-        self._hello: asyncio.Future[msgspec.Raw] | None = None
-        self._refusal: ShoestringError | None = None
         self._closed = False
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """What the daemon said of itself last; None until it was reached."""
+        return self._dialer.greeting
 
     def request(self, method: str, params: object, *, changes: bool = False) -> asyncio.Future[msgspec.Raw]:
         """Send a request now, or when the daemon can be reached; return the future of its answer.
@@ -127,7 +92,7 @@ class Link:
         and the one producer that awaits each enqueue pays it each time.
         """
         if self._closed:
-            told(closed(self.path))
+            told(closed(self._dialer.path))
             return
         request = Request(request_id, frame, told, changes=changes)
         if changes:
@@ -144,7 +109,7 @@ class Link:
         if self._connection is not None:
             future.set_result(None)
         elif self._closed:
-            future.set_exception(closed(self.path))
+            future.set_exception(closed(self._dialer.path))
         else:
             self._connect().add_done_callback(partial(_copy, future))
         return future
@@ -161,13 +126,13 @@ class Link:
             connection.close()
             # asyncio closes the descriptor in the next turn of the loop; a loop that ends before it warns.
             await asyncio.sleep(0)
-        self._fail_all(closed(self.path))
+        self._fail_all(closed(self._dialer.path))
 
-    # -- Sending -----------------------------------------------------------------------------------------------
+    # -- Requests and answers ----------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Send what the window allows; connect first if there is anything to send."""
-        connection, greeting = self._connection, self.greeting
+        connection, greeting = self._connection, self._dialer.greeting
         if connection is None or greeting is None:
             if self._queue or self._unanswered:
                 self._connect()
@@ -184,11 +149,10 @@ class Link:
 
     def _answered(self, response: Response) -> None:
         if response.id is None:
-            self._refused(response.error)
-            return
-        if response.id == HELLO_ID:
-            if self._hello is not None:
-                _settle(self._hello, _content(response))
+            # Something that was sent was not understood. Which request it was cannot be told, and sending all of
+            # them again would end the same way.
+            told = f"the daemon at {self._dialer.path} could not read what it was sent: {response.error}"
+            self._fail_all(LocalProtocolError(told))
             return
         if isinstance(response.error, Unavailable) and self._come_back_later():
             return
@@ -208,7 +172,7 @@ class Link:
         now = self._loop.time()
         if self._turned_away_at is None:
             self._turned_away_at = now
-        if self._closed or now - self._turned_away_at > self._reconnect_timeout:
+        if self._closed or now - self._turned_away_at > self._turned_away_timeout:
             return False
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -216,81 +180,12 @@ class Link:
             self._connect()
         return True
 
-    def _refused(self, error: ShoestringError | None) -> None:
-        """Take an answer to no request of ours: what was sent was not understood, or the connection not wanted."""
-        self._refusal = error
-        if not isinstance(error, Refused):
-            # Which request it was cannot be told, and sending all of them again would end the same way.
-            self._fail_all(LocalProtocolError(f"the daemon at {self.path} could not read what it was sent: {error}"))
-
-    # -- Connecting --------------------------------------------------------------------------------------------
-
-    def _connect(self) -> asyncio.Task[None]:
-        if self._connecting is None:
-            self._connecting = self._loop.create_task(self._keep_connecting(), name="shoestring-connect")
-            # Its error has been told to every request by then; nobody may be waiting for the attempt itself.
-            self._connecting.add_done_callback(_retrieve)
-        return self._connecting
-
-    async def _keep_connecting(self) -> None:
-        """Connect, say hello, send again what has no answer. Raises Unavailable, also to every open request."""
-        pause_s = FIRST_PAUSE_S
-        begun_at = self._loop.time()
-        if self._turned_away_at is not None:
-            await asyncio.sleep(TURNED_AWAY_PAUSE_S)
-        while True:
-            try:
-                return await self._open()
-            except (OSError, ShoestringError) as error:
-                waited_s = self._loop.time() - begun_at
-                if waited_s + pause_s > self._patience_s(error):
-                    self._connecting = None
-                    unavailable = away(self.path, error, was_reached=self.greeting is not None)
-                    unavailable.__cause__ = error
-                    self._fail_all(unavailable)
-                    raise unavailable from error
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-    async def _open(self) -> None:
-        self._refusal = None
-        self._hello = hello = self._loop.create_future()
-        connection = await connect(self.path, self._answered, self._lost)
-        try:
-            connection.write(encode_request(HELLO_ID, "hello", {"client": self._name}))
-            async with asyncio.timeout(HELLO_S):
-                self.greeting = _greeting(await hello)
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            self._hello = None
-        self._connection, self._connecting = connection, None
-        for request in self._unanswered.values():
-            connection.write(request.frame)
-        self._pump()
-
     def _lost(self, error: Exception | None) -> None:
         self._connection = None
-        if self._hello is not None:
-            if not self._hello.done():
-                told = self._refusal or error or ConnectionResetError("it closed the connection before it said hello")
-                self._hello.set_exception(told)
-            return
         if isinstance(error, ProtocolError):
             self._fail_all(error)
-        if not self._closed:
+        elif not self._closed:
             self._pump()
-
-    def _patience_s(self, error: Exception) -> float:
-        """Return how long to go on trying after `error`; see the module's text."""
-        final = isinstance(error, ShoestringError) and not isinstance(error, Refused)
-        if final or isinstance(error, PermissionError):
-            return 0.0  # waiting changes nothing
-        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
-        return self._connect_timeout if absent and self.greeting is None else self._reconnect_timeout
-
-    # -- Ending ------------------------------------------------------------------------------------------------
 
     def _fail_all(self, error: ShoestringError) -> None:
         failed = [*self._unanswered.values(), *self._queue]
@@ -303,21 +198,39 @@ class Link:
             own.__cause__ = error.__cause__
             request.told(own)
 
+    # -- Connecting --------------------------------------------------------------------------------------------
 
-def _greeting(answer: msgspec.Raw) -> Greeting:
-    try:
-        return _decode_greeting(answer)
-    except msgspec.ValidationError as error:
-        raise RemoteProtocolError(f"its greeting is not one this version understands: {error}") from error
+    def _connect(self) -> asyncio.Task[None]:
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._reconnect(), name="shoestring-connect")
+            # Its error has been told to every request by then; nobody may be waiting for the attempt itself.
+            self._connecting.add_done_callback(_retrieve)
+        return self._connecting
+
+    async def _reconnect(self) -> None:
+        """Connect and send again what has no answer. Raises Unavailable, also to every open request."""
+        if self._turned_away_at is not None:
+            await asyncio.sleep(TURNED_AWAY_PAUSE_S)
+        try:
+            connection = await self._dialer.dial()
+        except Unavailable as unavailable:
+            self._connecting = None
+            self._fail_all(unavailable)
+            raise
+        connection.listen(self._answered, self._lost)
+        self._connection, self._connecting = connection, None
+        for request in self._unanswered.values():
+            connection.write(request.frame)
+        self._pump()
 
 
-def _content(response: Response) -> msgspec.Raw | ShoestringError:
+def _content(response: Response) -> Answer:
     if response.error is not None:
         return response.error
     return response.result if response.result is not None else msgspec.Raw(b"null")
 
 
-def _settle(future: asyncio.Future[msgspec.Raw], answer: msgspec.Raw | ShoestringError) -> None:
+def _settle(future: asyncio.Future[msgspec.Raw], answer: Answer) -> None:
     if future.done():
         return  # nobody waits any more
     if isinstance(answer, ShoestringError):

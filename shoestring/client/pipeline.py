@@ -15,14 +15,12 @@ from typing import Final
 
 import msgspec
 
-from shoestring.client.link import Link
+from shoestring.client.link import Answer, Link
 from shoestring.core.errors import PayloadTooLarge, RemoteProtocolError, ShoestringError, rebuild
 from shoestring.core.model import Duplicate, Entry
 
 #: What became of an entry that was taken.
 Stored = int | Duplicate
-
-Answer = msgspec.Raw | ShoestringError
 
 #: One frame's entries: few enough that the daemon's loop is not held for longer than 20 ms by one of them.
 SLICE_ENTRIES: Final = 5_000
