@@ -87,6 +87,7 @@ class Lane:
         "running",
         "user",
         "waiting",
+        "waiting_counted_to",
         "window",
     )
 
@@ -98,6 +99,7 @@ class Lane:
         self.ledger = Ledger()
         self.delayed = 0  # tasks stored as due later
         self.waiting: dict[str, int] = {}  # items passed over because their handler is missing, by its name
+        self.waiting_counted_to = -1  # the rank up to which `waiting` is complete; the window may go back behind it
         self.running = 0
         self.credit = 0
         self.in_ring = False

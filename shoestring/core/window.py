@@ -32,7 +32,7 @@ V = TypeVar("V")
 class Window(Generic[K, V]):
     """The first keys of an ordered set, at most about `capacity` of them; keys are unique."""
 
-    __slots__ = ("_missed", "_rewound", "capacity", "complete", "cursor", "heap", "loading")
+    __slots__ = ("_missed", "capacity", "complete", "cursor", "heap", "loading", "rewound")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -41,7 +41,7 @@ class Window(Generic[K, V]):
         self.complete = False
         self.loading = False
         self._missed = False
-        self._rewound = False
+        self.rewound = False
 
     def __len__(self) -> int:
         return len(self.heap)
@@ -78,7 +78,7 @@ class Window(Generic[K, V]):
             self.cursor = before
         self.complete = False
         # A load under way reads on from the old cursor: it must neither move the new one nor complete the window.
-        self._rewound = True
+        self.rewound = True
 
     def pop(self) -> V:
         return heappop(self.heap)[1]
@@ -89,16 +89,16 @@ class Window(Generic[K, V]):
     def begin_load(self) -> K | None:
         """Start a load; the caller reads the keys after the one returned (from the start if None)."""
         self.loading = True
-        self._missed = self._rewound = False
+        self._missed = self.rewound = False
         return self.cursor
 
     def end_load(self, found: Iterable[tuple[K, V]], *, last: K | None, more: bool) -> None:
         """Take in what a load found. `last` is the last key it saw, `more` whether the disk may hold others."""
         for key, value in found:
             heappush(self.heap, (key, value))
-        if last is not None and not self._rewound:
+        if last is not None and not self.rewound:
             self.cursor = last
-        self.complete = not more and not self._missed and not self._rewound
+        self.complete = not more and not self._missed and not self.rewound
         self.loading = False
 
     def abort_load(self) -> None:

@@ -40,6 +40,7 @@ class Books:
         self.lanes_by_id: dict[int, Lane] = {}
         self.handlers: dict[str, HandlerState] = {}
         self.handlers_by_id: dict[int, HandlerState] = {}
+        self.missing_handlers: set[int] = set()  # those the app does not declare
         self.jobs: dict[int, Job] = {}
         self.user_parks: dict[str, Park] = {}
         self.lane_parks: dict[int, Park] = {}
@@ -173,6 +174,8 @@ class Books:
     def _add_handler(self, number: int, name: str) -> HandlerState:
         found = HandlerState(number, name, self.registry.handlers.get(name))
         self.handlers[name] = self.handlers_by_id[number] = found
+        if found.spec is None:
+            self.missing_handlers.add(number)
         return found
 
     # -- jobs -----------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class Dispatcher:
         timer_heap: int,
         wake_runner: Callable[[], None],
         end_unrunnable: Gatekeeper,
+        looked: Callable[[], None],
     ) -> None:
         self._db = db
         self._clock = clock
@@ -64,6 +65,7 @@ class Dispatcher:
         self._prefetch = prefetch
         self._wake_runner = wake_runner
         self._end_unrunnable = end_unrunnable
+        self._looked = looked
         self._timers: Window[tuple[int, int], None] = Window(timer_heap)
         self._hungry: dict[Lane, None] = {}
         self._wake = asyncio.Event()
@@ -101,14 +103,19 @@ class Dispatcher:
 
     def committed(self, batch: Batch) -> None:
         """Take what was just stored into memory, as far as there is room and nothing before it is left on disk."""
-        passed = (0, 0)
+        passed, missing = (0, 0), self._books.missing_handlers
         for row in batch.accepted_ready:
+            if missing and row[2] in missing:
+                self._pass_over(row)
+                continue
             lane_id, rank = row[0], row[1]
             # What comes after a task that was left to the disk is left to it, too: one look for a whole burst.
             if (lane_id != passed[0] or rank < passed[1]) and not self._offer_row(row):  # type: ignore[operator]
                 passed = (lane_id, rank)  # type: ignore[assignment]
         for task_id, row in batch.ready.items():
-            if task_id not in self._owned:
+            if row[2] in missing:
+                self._pass_over(row)
+            elif task_id not in self._owned:
                 self._offer_row(row)
         for row in (*batch.accepted_delayed, *batch.delayed.values()):
             key = (_int(row[0]), _int(row[1]))
@@ -126,14 +133,9 @@ class Dispatcher:
             self.feed(lane)
             return False
         handler = self._books.handlers_by_id[_int(row[2])]
-        if handler.spec is None:
-            lane.waiting[handler.name] = lane.waiting.get(handler.name, 0) + _int(row[6])
-            return True
         if row[5] is not None:
             # Its items are in the batch as well, but looking for them there is dearer than reading a window at a time.
-            lane.window.rewind(rank - 1)
-            self._hungry[lane] = None
-            self._wake.set()
+            self._read_again(lane, rank - 1)
             return True
         extra = NO_EXTRA if row[9] is None else msgspec.json.decode(str(row[9]), type=type(NO_EXTRA))
         task = Task(
@@ -152,6 +154,28 @@ class Dispatcher:
         self._hold(task)
         return True
 
+    def _pass_over(self, row: Row) -> None:
+        """Count a task that was just stored and waits for its handler, unless a load is still to come by it."""
+        lane, rank = self._books.lanes_by_id[_int(row[0])], _int(row[1])
+        _note_how_far(lane)
+        if lane.window.complete:
+            lane.waiting_counted_to = max(lane.waiting_counted_to, rank)
+        if rank <= lane.waiting_counted_to:
+            name = self._books.handlers_by_id[_int(row[2])].name
+            lane.waiting[name] = lane.waiting.get(name, 0) + _int(row[6])
+
+    def count_again(self, lane: Lane) -> None:
+        """Count from the start what waits for a handler in a lane, after some of it was deleted."""
+        if lane.waiting:
+            self._read_again(lane, -1)
+            lane.waiting, lane.waiting_counted_to = {}, -1
+
+    def _read_again(self, lane: Lane, before: int) -> None:
+        _note_how_far(lane)
+        lane.window.rewind(before)
+        self._hungry[lane] = None
+        self._wake.set()
+
     def _hold(self, task: Task) -> None:
         self._owned[task.id] = task
         window = task.lane.window
@@ -162,6 +186,7 @@ class Dispatcher:
         self._wake_runner()
 
     def _trim(self, lane: Lane) -> None:
+        _note_how_far(lane)
         for dropped in lane.window.trim():
             task_id = id_of(dropped.rank)
             if task_id in self._committer.gathering.chunks:
@@ -208,6 +233,7 @@ class Dispatcher:
             await self._load_lanes()
         self._scheduler.release_held(self._clock.now_ms())
         self._wake_runner()
+        self._looked()
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -276,18 +302,22 @@ class Dispatcher:
 
     def _take_in(self, lane: Lane, loaded: Loaded, limit: int) -> None:
         held: list[tuple[int, Runnable]] = []
+        again = lane.window.rewound  # what this load found will be read once more
         for row in loaded.rows:
             task_id = id_of(row.rank)
             if task_id in self._owned or task_id in self.doomed:
                 continue
             task = self._task(row, lane, loaded, stored=True)
             if task.handler.spec is None:
-                lane.waiting[task.handler.name] = lane.waiting.get(task.handler.name, 0) + task.items
+                if task.rank > lane.waiting_counted_to and not again:
+                    lane.waiting[task.handler.name] = lane.waiting.get(task.handler.name, 0) + task.items
                 continue
             self._owned[task_id] = task
             if not self._end_unrunnable(task):
                 held.append((task.rank, task))
         last = loaded.rows[-1].rank if loaded.rows else None
+        if last is not None and not again:
+            lane.waiting_counted_to = max(lane.waiting_counted_to, last)
         lane.window.end_load(held, last=last, more=len(loaded.rows) == limit)
         self._trim(lane)
         self._scheduler.activate(lane)
@@ -318,6 +348,13 @@ class Dispatcher:
             task.body = b""
             return
         task.chunk = Chunk(items, left, stored_progress=known)
+
+
+def _note_how_far(lane: Lane) -> None:
+    """Note that what the window passed is counted, before it goes back."""
+    cursor = lane.window.cursor
+    if cursor is not None and cursor > lane.waiting_counted_to:
+        lane.waiting_counted_to = cursor
 
 
 def _int(value: object) -> int:

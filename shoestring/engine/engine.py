@@ -90,7 +90,7 @@ class Engine:
         self.dispatcher = Dispatcher(
             db=db, clock=clock, scheduler=self.scheduler, books=self.books, committer=self.committer, owned=self.owned,
             prefetch=run.prefetch, timer_heap=run.timer_heap, wake_runner=self._wake_runner,
-            end_unrunnable=self.end_unrunnable,
+            end_unrunnable=self.end_unrunnable, looked=self._looked,
         )  # fmt: skip
         self.puller = Puller(
             clock=clock,
@@ -121,7 +121,7 @@ class Engine:
         )
         self.sweeper = Sweeper(
             db=db, clock=clock, books=self.books, committer=self.committer, owned=self.owned,
-            discarded_max=store.discarded_max, discarded_days=store.discarded_days,
+            discarded_max=store.discarded_max, discarded_days=store.discarded_days, purged=self.dispatcher.count_again,
         )  # fmt: skip
         self.fan_outs = Jobs(
             db=db, clock=clock, books=self.books, committer=self.committer, intake=self.intake, limits=config.limits,
@@ -252,6 +252,10 @@ class Engine:
 
     def _wake_runner(self) -> None:
         self.runner.wake()
+
+    def _looked(self) -> None:
+        if self._idle is not None:
+            self._idle.set()  # what was read may all be waiting for its handler
 
     def _job_drained(self, job: Job) -> None:
         self.fan_outs.drained(job)

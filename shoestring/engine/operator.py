@@ -74,6 +74,8 @@ class Operator:
         if found is None:
             raise NotFound(f"task {task_id} ended a moment ago.")
         engine.completer.cancel_stored(task_id, found)
+        await engine.committer.flush()
+        engine.dispatcher.count_again(engine.books.lanes_by_id[found.lane])
 
     async def replay(
         self,

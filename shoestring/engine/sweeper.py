@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from shoestring.core.clock import Clock
 from shoestring.core.errors import DiskFull
+from shoestring.core.lanes import Lane
 from shoestring.core.model import JobState, id_of
 from shoestring.engine.books import Books
 from shoestring.engine.committer import Committer, Haste
@@ -33,6 +35,7 @@ class Sweeper:
         owned: dict[int, Task],
         discarded_max: int,
         discarded_days: int,
+        purged: Callable[[Lane], None],
     ) -> None:
         self._db = db
         self._clock = clock
@@ -41,6 +44,7 @@ class Sweeper:
         self._owned = owned
         self._discarded_max = discarded_max
         self._kept_ms = discarded_days * _DAY_MS
+        self._purged = purged
         self._wake = asyncio.Event()
         self._purges: deque[Job] = deque()
         self._prune_at_commit = 0
@@ -93,6 +97,7 @@ class Sweeper:
         self._committer.gathering.jobs.add(job)
         self._committer.want(Haste.LAZY)
         self._books.jobs.pop(job.id, None)
+        self._purged(job.lane)
 
     async def _prune(self) -> None:
         if (
