@@ -23,6 +23,13 @@ def closed(path: Path) -> Unavailable:
     return Unavailable(f"this client of {path} is closed; what was sent and not answered may have been stored")
 
 
+def hung_up(path: Path, times: int) -> Unavailable:
+    return Unavailable(
+        f"the shoestring daemon at {path} closed the connection {times} times in a row without an answer. What was "
+        "sent may have been stored. Its log says why it ended; what was sent last may be the reason"
+    )
+
+
 def too_large(frame: bytes, most: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         f"a message of {len(frame):,} bytes is more than the daemon reads in one frame ({most:,}, its "

@@ -24,14 +24,17 @@ from typing import Final
 
 import msgspec
 
-from shoestring.client.absence import closed, too_large
+from shoestring.client.absence import closed, hung_up, too_large
 from shoestring.client.connection import Connection
-from shoestring.client.dialing import HELLO_ID, Dialer, Greeting
+from shoestring.client.dialing import FIRST_PAUSE_S, HELLO_ID, Dialer, Greeting
 from shoestring.core.errors import LocalProtocolError, ProtocolError, ShoestringError, Unavailable
 from shoestring.core.wire import Response, encode_request
 
 #: Before trying again after a daemon that answered that it is stopping: its socket is still there for a moment.
 TURNED_AWAY_PAUSE_S: Final = 0.05
+
+#: Connections in a row that may be lost without an answer before the requests fail.
+FRUITLESS_MAX: Final = 8
 
 Answer = msgspec.Raw | ShoestringError
 #: Called once, with the answer or with the error that came instead. It must not raise.
@@ -64,6 +67,7 @@ class Link:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._turned_away_at: float | None = None
+        self._fruitless = 0  # connections in a row that were lost without an answer
         self._closed = False
 
     @property
@@ -163,6 +167,7 @@ class Link:
             self._changes -= 1
             if self._queue:
                 self._pump()
+        self._fruitless = 0
         if response.error is None:
             self._turned_away_at = None
         request.told(_content(response))
@@ -182,8 +187,13 @@ class Link:
 
     def _lost(self, error: Exception | None) -> None:
         self._connection = None
+        self._fruitless += 1
         if isinstance(error, ProtocolError):
             self._fail_all(error)
+        elif self._fruitless >= FRUITLESS_MAX:
+            # Perhaps what is sent is what ends the daemon each time; it must not go on for ever.
+            self._fruitless = 0
+            self._fail_all(hung_up(self._dialer.path, FRUITLESS_MAX))
         elif not self._closed:
             self._pump()
 
@@ -211,6 +221,8 @@ class Link:
         """Connect and send again what has no answer. Raises Unavailable, also to every open request."""
         if self._turned_away_at is not None:
             await asyncio.sleep(TURNED_AWAY_PAUSE_S)
+        elif self._fruitless > 1:
+            await asyncio.sleep(FIRST_PAUSE_S * self._fruitless)
         try:
             connection = await self._dialer.dial()
         except Unavailable as unavailable:

@@ -15,6 +15,7 @@ from shoestring import Shoestring
 from shoestring.client import Client
 from shoestring.core.errors import NotFound, PayloadTooLarge, Unavailable, UnknownVerb
 from shoestring.core.model import Duplicate, Entry, JobSpec, Options
+from shoestring.core.wire import encode_result
 from tests.serving import Serve, Served, limits, small_config
 
 WAIT_S = 30.0
@@ -385,6 +386,47 @@ async def test_an_answer_that_is_no_answer_ends_the_connection(tmp_path: Path, m
 
     async with await asyncio.start_unix_server(speak, "q.sock"):
         with pytest.raises(Unavailable, match="the answer cannot be read"):
+            await Client("q.sock", reconnect_timeout=0.0).ping()
+
+
+async def test_requests_that_end_the_daemon_each_time_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be sent again to each daemon the service manager starts, and end that one too."""
+    monkeypatch.chdir(tmp_path)
+    greeted = 0
+
+    async def greet_and_die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        await reader.readline()
+        hello = {"version": "1", "generation": greeted, "frame_bytes_max": 9_999, "payload_bytes_max": 999, "window": 9}
+        writer.write(encode_result(0, hello))
+        await reader.readline()
+        writer.close()
+
+    async with await asyncio.start_unix_server(greet_and_die, "q.sock"):
+        client = Client("q.sock")
+        with pytest.raises(Unavailable, match="closed the connection 8 times in a row without an answer"):
+            await client.ping()
+
+    assert greeted == 8
+
+
+async def test_a_connection_lost_right_after_its_greeting_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written to it would vanish, and its answer be waited for for ever."""
+    monkeypatch.chdir(tmp_path)
+
+    async def greet_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        hello = {"version": "1", "generation": 1, "frame_bytes_max": 9_999, "payload_bytes_max": 999, "window": 9}
+        writer.write(encode_result(0, hello))
+        writer.close()
+
+    async with await asyncio.start_unix_server(greet_and_go, "q.sock"):
+        with pytest.raises(Unavailable):
             await Client("q.sock", reconnect_timeout=0.0).ping()
 
 
