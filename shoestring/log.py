@@ -33,6 +33,8 @@ Event = Literal[
     "stop_hurried",
     "exception_lost",
     "request_failed",
+    "producer_lost",
+    "job_left_open",
     "threads_left",
     "clock_stepped",
     "crash_recovered",

@@ -38,11 +38,11 @@ class Served:
         self.server: Server
         self.admin: Server
 
-    async def start(self, *, frame_timeout_s: float = 30.0) -> None:
+    async def start(self, *, frame_timeout_s: float = 30.0, away_s: float = 60.0) -> None:
         self.service = Service(config=self.config, registry=self._registry)
         await self.service.start()
         engine = self.service.engine
-        self.server = Server(engine=engine, config=self.config, frame_timeout_s=frame_timeout_s)
+        self.server = Server(engine=engine, config=self.config, frame_timeout_s=frame_timeout_s, away_s=away_s)
         self.admin = Server(engine=engine, config=self.config, admin=True)
         await self.server.start(self.config.socket)
         await self.admin.start(self.config.admin_socket)
@@ -62,11 +62,13 @@ async def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.chdir(tmp_path)  # relative paths: a Unix socket's path has at most 107 bytes, pytest's are longer
     running: list[Served] = []
 
-    async def start(app: Shoestring | None = None, *, frame_timeout_s: float = 30.0, **settings: object) -> Served:
+    async def start(
+        app: Shoestring | None = None, *, frame_timeout_s: float = 30.0, away_s: float = 60.0, **settings: object
+    ) -> Served:
         registry = app.registry if app is not None else Registry()
         config = app.config if app is not None else small_config(Path(), **settings)
         served = Served(config, registry)
-        await served.start(frame_timeout_s=frame_timeout_s)
+        await served.start(frame_timeout_s=frame_timeout_s, away_s=away_s)
         running.append(served)
         return served
 

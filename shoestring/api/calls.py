@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from shoestring.api.commands import HELLO, VERBS, Answer, Daemon, Verb
+from shoestring.api.feeds import Feeds
 from shoestring.api.memory import ClientMemory, Id, Memories
 from shoestring.core.errors import Refused, RemoteProtocolError, ShoestringError, Unavailable, UnknownVerb, UsageError
 from shoestring.core.wire import encode_error, encode_result, parse_request
@@ -22,7 +23,7 @@ WAITS_MAX: Final = 1_000
 class _Call:
     """One request on its way to its answer."""
 
-    __slots__ = ("id", "memory", "method", "size", "verb")
+    __slots__ = ("id", "memory", "method", "params", "size", "verb")
 
     def __init__(
         self, request_id: Id | None, method: str, verb: Verb | None, memory: ClientMemory | None, size: int
@@ -32,6 +33,7 @@ class _Call:
         self.verb = verb
         self.memory = memory  # of the client, if the answer is to be remembered
         self.size = size
+        self.params: object = None  # decoded
 
 
 class Calls:
@@ -45,6 +47,7 @@ class Calls:
         daemon: Daemon,
         verbs: Mapping[str, Verb],
         memories: Memories,
+        feeds: Feeds,
         uid: int,
         send: Callable[[bytes], None],
         settled: Callable[[], None],
@@ -54,6 +57,7 @@ class Calls:
         self._daemon = daemon
         self._verbs = verbs
         self._memories = memories
+        self._feeds = feeds
         self._uid = uid
         self._send = send
         self._on_settled = settled
@@ -65,6 +69,7 @@ class Calls:
         """End what only waits. What changes something goes on; the client will ask for its answer elsewhere."""
         if self._memory is not None and self._memory.send == self._send:
             self._memory.send = None
+            self._feeds.left(self._memory)
         for waiting in self._waits:
             waiting.cancel()
 
@@ -92,10 +97,11 @@ class Calls:
         verb = call.verb
         if verb is None:
             raise self._unknown(call.method)
-        decoded = verb.decode(params)
+        call.params = decoded = verb.decode(params)
         if verb is HELLO:
             self._memory = self._memories.of(self._uid, decoded.client)
             self._memory.send = self._send
+            self._feeds.came(self._memory)
         elif verb.waits and len(self._waits) >= WAITS_MAX:
             raise Refused(f"this connection already waits for {WAITS_MAX} jobs; ask again later", retry_after=1.0)
         return verb.call(self._daemon, decoded)
@@ -142,10 +148,18 @@ class Calls:
         try:
             assert call.verb is not None
             frame = encode_result(call.id, call.verb.render(result))
+            if call.verb.feeds is not None and self._memory is not None:
+                self._note_feeding(call.verb.feeds(call.params, result), self._memory)
         except Exception as error:  # noqa: BLE001 - see _fail
             self._fail(call, error)
         else:
             self._reply(call, frame, keep=True)
+
+    def _note_feeding(self, feeding: tuple[int, bool] | None, client: ClientMemory) -> None:
+        if feeding is not None:
+            self._feeds.note(client, feeding[0], is_open=feeding[1])
+            if client.send is None:
+                self._feeds.left(client)  # its connection was lost while this was done
 
     def _fail(self, call: _Call, error: BaseException) -> None:
         """Answer a call that failed, whatever it failed with: its peer must not wait for ever because of a bug."""

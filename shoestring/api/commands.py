@@ -39,6 +39,8 @@ from shoestring.engine.engine import Engine
 
 P = TypeVar("P")
 Answer = object | Awaitable[object]
+#: From a verb's parameters and its result to the job whose items its client sends, and whether it is still open.
+Feeding = Callable[[Any, Any], tuple[int, bool] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Verb:
     changes: bool
     admin: bool
     waits: bool
+    feeds: Feeding | None
 
 
 def hello(daemon: Daemon, _: Hello) -> Answer:
@@ -172,6 +175,18 @@ def _rows(limit: int) -> int:
     return min(max(limit, 1), ROWS_MAX)
 
 
+def _opened(spec: JobSpec, job_id: int) -> tuple[int, bool] | None:
+    return (job_id, True) if spec.source is None else None
+
+
+def _appended(params: AppendItems, _: object) -> tuple[int, bool]:
+    return params.job_id, True
+
+
+def _ended(params: SealJob | OneJob, _: object) -> tuple[int, bool]:
+    return params.job_id, False
+
+
 def _named(name: str) -> Callable[[object], object]:
     return lambda value: {name: value}
 
@@ -188,8 +203,9 @@ def _verb(
     changes: bool = False,
     admin: bool = False,
     waits: bool = False,
+    feeds: Feeding | None = None,
 ) -> Verb:
-    return Verb(msgspec.json.Decoder(params).decode, call, render, changes, admin, waits)
+    return Verb(msgspec.json.Decoder(params).decode, call, render, changes, admin, waits, feeds)
 
 
 #: The verb that names the client; the connection itself acts on it too.
@@ -199,12 +215,12 @@ VERBS: Final[Mapping[str, Verb]] = {
     "hello": HELLO,
     "ping": _verb(Nothing, ping),
     "enqueue": _verb(Enqueue, enqueue, stored, changes=True),
-    "job.open": _verb(JobSpec, open_job, _named("job_id"), changes=True),
-    "job.append": _verb(AppendItems, append_items, _named("accepted"), changes=True),
-    "job.seal": _verb(SealJob, seal_job, changes=True),
+    "job.open": _verb(JobSpec, open_job, _named("job_id"), changes=True, feeds=_opened),
+    "job.append": _verb(AppendItems, append_items, _named("accepted"), changes=True, feeds=_appended),
+    "job.seal": _verb(SealJob, seal_job, changes=True, feeds=_ended),
     "job.progress": _verb(OneJob, show_progress),
     "job.wait": _verb(WaitJob, wait_job, waits=True),
-    "job.cancel": _verb(OneJob, cancel_job, changes=True),
+    "job.cancel": _verb(OneJob, cancel_job, changes=True, feeds=_ended),
     "task.show": _verb(OneTask, show_task),
     "task.cancel": _verb(OneTask, cancel_task, changes=True),
     "status": _verb(Nothing, show_status),

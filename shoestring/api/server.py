@@ -18,6 +18,7 @@ from typing import Final
 from shoestring.api.calls import Calls
 from shoestring.api.commands import Daemon, verbs
 from shoestring.api.connection import Connection
+from shoestring.api.feeds import AWAY_S, Feeds
 from shoestring.api.memory import WINDOW, Memories
 from shoestring.config import Config
 from shoestring.core.errors import ConfigError, Refused
@@ -38,7 +39,13 @@ class Server:
     """Answers the protocol's verbs on one listening socket."""
 
     def __init__(
-        self, *, engine: Engine, config: Config, admin: bool = False, frame_timeout_s: float = FRAME_TIMEOUT_S
+        self,
+        *,
+        engine: Engine,
+        config: Config,
+        admin: bool = False,
+        frame_timeout_s: float = FRAME_TIMEOUT_S,
+        away_s: float = AWAY_S,
     ) -> None:
         self._engine = engine
         self._config = config
@@ -46,6 +53,7 @@ class Server:
         self._frame_timeout_s = frame_timeout_s
         self._verbs = verbs(admin=admin)
         self._memories = Memories()
+        self._feeds = Feeds(engine, away_s=away_s)
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._path: Path | None = None
@@ -96,6 +104,7 @@ class Server:
             for connection in list(self._connections):
                 connection.abort()
             await self._all_closed.wait()
+        self._feeds.close()
 
     def _connection(self) -> Connection:
         assert self._daemon is not None
@@ -103,7 +112,7 @@ class Server:
 
     def _calls(self, connection: Connection, uid: int) -> Calls:
         assert self._daemon is not None
-        return Calls(self._daemon, self._verbs, self._memories, uid, connection.send, connection.settled)
+        return Calls(self._daemon, self._verbs, self._memories, self._feeds, uid, connection.send, connection.settled)
 
     def _accepted(self, connection: Connection) -> None:
         self._connections.add(connection)

@@ -354,6 +354,49 @@ async def test_what_is_being_done_when_it_is_asked_again_is_answered_there(serve
     assert served.service.engine.status().ledger.accepted == 1
 
 
+async def test_a_job_whose_producer_is_gone_is_sealed_with_the_reason(
+    serve: Serve, connect: Connect, app: Shoestring
+) -> None:
+    """A web app's worker is killed in the middle of a fan-out; nobody else can say that no more items come."""
+    served = await serve(app, away_s=0.0)
+    producer = await connect(served.config.socket)
+    await producer.ask("hello", HELLO, 0)
+    job = (await producer.ask("job.open", {"handler": "mail"}))["result"]["job_id"]
+    await producer.ask("job.append", {"job_id": job, "seq": 0, "items": [1, 2, 3]}, 2)
+    watcher = await connect(served.config.socket)
+
+    await producer.close()
+    ended = (await watcher.ask("job.wait", {"job_id": job, "version": 2**53}))["result"]
+
+    assert (ended["state"], ended["total"], ended["done"]) == ("done", 3, 3)
+    assert "its producer lost its connection and did not come back" in ended["error"]
+
+
+async def test_a_producer_that_comes_back_finds_its_job_open(serve: Serve, connect: Connect, app: Shoestring) -> None:
+    """A lost connection is no lost producer."""
+    served = await serve(app)
+    first = await connect(served.config.socket)
+    await first.ask("hello", HELLO, 0)
+    job = (await first.ask("job.open", {"handler": "mail"}))["result"]["job_id"]
+    feeds = served.server._feeds
+    await first.close()
+    while not feeds._timers:  # noqa: ASYNC110 - that its time runs is seen nowhere else
+        await asyncio.sleep(0)
+
+    second = await connect(served.config.socket)
+    await second.ask("hello", HELLO, 0)
+    left_to_come = len(feeds._timers)
+    appended = await second.ask("job.append", {"job_id": job, "seq": 0, "items": [1]}, 2)
+    sealed = await second.ask("job.seal", {"job_id": job}, 3)
+    await second.close()
+    while served.server.connections:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+    assert (left_to_come, len(feeds._timers), len(feeds._jobs)) == (0, 0, 0)
+    assert appended["result"] == {"accepted": 1}
+    assert sealed["result"]["error"] is None
+
+
 async def test_closing_answers_what_was_taken_on(serve: Serve, connect: Connect) -> None:
     """A planned restart must not make producers guess."""
     served = await serve()
