@@ -49,7 +49,7 @@ class Liveness:
         """Return what could go on just now, each with what would have changed if it had."""
         stored = read_tasks(self._conn)
         found: list[Hashable] = [
-            ("overdue", each.id)
+            ("overdue", each.id, each.due_at_ms)
             for each in stored
             if each.due_at_ms is not None and each.due_at_ms <= now_ms
         ]

@@ -189,6 +189,8 @@ class Producers:
         if not ids:
             return
         task_id = self._rng.choice(ids)
+        for n in world.chunks.get(task_id, []):
+            world.subjects[n].maybe_cancelled = True
         for (n, life), _ in world.lives.items():
             if life == task_id:
                 world.subjects[n].maybe_cancelled = True

@@ -109,7 +109,7 @@ def _draw_life(rng: Random, *, calm: bool, last: bool) -> Life:
             begin = rng.uniform(0, active_s)
             faults.low.append((begin, begin + 2.0))
         if rng.random() < 0.25:
-            steps.append((rng.uniform(0, active_s), rng.choice((-3_600_000, -1_500, 1_500, 3_600_000))))
+            steps.append((rng.uniform(0, active_s), rng.choice((-60_000, -1_500, 1_500, 3_600_000))))
     write = rng.randrange(4, 60)
     if ending is Ending.KILL_AT_COMMIT:
         if rng.random() < 0.5:

@@ -32,7 +32,7 @@ from tests.sim.violation import Violation
 from tests.sim.world import EPOCH_MS, SimClock, World
 
 _SILENT: Final = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(50))
-_DRAIN_S: Final = 900.0
+_DRAIN_S: Final = 1_200.0
 _GENERATIONS_MAX: Final = 40
 
 
@@ -123,7 +123,8 @@ class Simulation:
             self._path, rng=Random(self._rng.random()), slowness=life.slowness, faults=Faults(), observer=self._watch
         )
         self.dbs.append(db)
-        clock = SimClock(loop, SteadyWall(EPOCH_MS + int(loop.time() * 1000), loop.time()))
+        wall_ms = EPOCH_MS + int(loop.time() * 1000) + world.stepped_ms
+        clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms)
         world.clock = clock
         service = SimService(
             config=self.scenario.config, registry=self._stage.registry(without=life.without), db=db, clock=clock,
@@ -154,6 +155,7 @@ class Simulation:
 
         def step(by_ms: int) -> None:
             self.world.say("step", by_ms)
+            self.world.stepped_ms += by_ms
             clock.stepped_ms += by_ms
 
         for at_s, by_ms in life.steps_ms:
@@ -207,6 +209,8 @@ class Simulation:
             jobs = [job.progress() for job in engine.books.jobs.values()]
             self.world.fail("drains", f"after {_DRAIN_S} s: {lanes} {jobs}")
         self.world.say("drained")
+        await engine.flush()
+        rest.check_waiting(self.world, engine, self.dbs[-1]._viewer_conn)
 
     async def _check_rest(self, service: SimService) -> None:
         engine = service.engine

@@ -210,7 +210,7 @@ class Stage:
             await self._wait(step)
             error = _error_of(step)
             if isinstance(error, RateLimited):
-                world.park(world.job_lane(planned.job_id), error.scope, world.now_ms() + int(error.delay_s * 1000))
+                world.park(world.job_lane(planned.job_id), error.scope, world.now_ms() + int(error.delay_s * 1000), slack_s=invariants.A_TURN_S)
             if error is not None:
                 raise error
         following = str(number + 1) if number + 1 < len(planned.pages) else None

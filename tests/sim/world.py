@@ -64,6 +64,7 @@ class Held:
 
     until_ms: int
     since: int
+    from_s: float
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class SimClock:
 
     loop: SimLoop
     steady: SteadyWall
-    stepped_ms: int = 0
+    stepped_ms: int
 
     def now_ms(self) -> int:
         return self.steady.read(self.wall_ms(), self.loop.time())
@@ -97,6 +98,7 @@ class World:
     #: What run-charged buckets hold by the world's own count: now, and as the last commit found it.
     buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     committed_buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
+    chunks: dict[int, list[int]] = field(default_factory=dict)  # the items of each chunk ever stored
     asked_to_cancel: set[int] = field(default_factory=set)
     cancelled_tasks: set[int] = field(default_factory=set)
     cancelled_jobs: set[int] = field(default_factory=set)
@@ -104,8 +106,11 @@ class World:
     replayed: int = 0  # tasks confirmed
     seq: int = 0
     committed_seq: int = 0  # what happened before this is in the file
+    stepped_ms: int = 0  # by how much the wall clock was set so far
+    latest_ms: int = 0  # the latest any generation saw
     generation: int = 0
     crashes: list[int] = field(default_factory=list)  # generations that ended without saying so
+    lost_after: dict[int, int] = field(default_factory=dict)  # by generation: what its crash left in the file
     dead: bool = True  # the process is gone; who still talks is not heard
     counts: dict[str, int] = field(default_factory=dict)
     violation: Violation | None = None
@@ -139,7 +144,9 @@ class World:
 
     def now_ms(self) -> int:
         assert self.clock is not None
-        return self.clock.now_ms()
+        now_ms = self.clock.now_ms()
+        self.latest_ms = max(self.latest_ms, now_ms)
+        return now_ms
 
     def hush(self) -> None:
         """Hear nobody any more: the process is gone."""
@@ -158,26 +165,31 @@ class World:
 
     def is_settled(self, call: Call) -> bool:
         """Tell whether what the call came to is in the file."""
-        return call.end is not None and call.ended <= self.committed_seq
+        return call.end is not None and call.ended <= self.lost_after.get(call.generation, self.committed_seq)
 
     def job_lane(self, job_id: int | None) -> tuple[str, str]:
         assert self.engine is not None and job_id is not None
         lane = self.engine.books.jobs[job_id].lane
         return lane.queue.name, lane.user
 
-    def park(self, lane: tuple[str, str], scope: Scope, until_ms: int) -> None:
+    def park(self, lane: tuple[str, str], scope: Scope, until_ms: int, *, slack_s: float = 0.0) -> None:
         key = _park_key(lane, scope)
         found = self.held.get(key)
         if found is None or found.until_ms < until_ms:
-            self.held[key] = Held(until_ms, self.seq)
+            assert self.loop is not None
+            self.held[key] = Held(until_ms, self.seq, self.loop.time() + slack_s)
 
-    def parked_until_ms(self, queue: str, user: str) -> int:
+    def parked_until_ms(self, queue: str, user: str, *, slack_s: float = 0.0) -> int:
         keys: list[tuple[Scope, str | tuple[str, str]]] = [("lane", (queue, user)), ("queue", queue), ("user", user)]
-        return max((self.held[key].until_ms for key in keys if key in self.held), default=0)
+        found = [self.held[key] for key in keys if key in self.held]
+        assert self.loop is not None
+        now_s = self.loop.time() - slack_s
+        return max((each.until_ms for each in found if each.from_s <= now_s), default=0)
 
     def crashed(self) -> None:
         """The process is gone, and with it what was not committed."""
         self.crashes.append(self.generation)
+        self.lost_after[self.generation] = self.committed_seq
         self.held = {key: held for key, held in self.held.items() if held.since <= self.committed_seq}
         self.buckets = dict(self.committed_buckets)
 
