@@ -21,7 +21,7 @@ from shoestring.engine.register import Register, read_suspects
 from shoestring.engine.registry import Registry
 from shoestring.log import log
 from shoestring.store.db import SqliteDb, open_db
-from shoestring.store.opening import begin_generation, count_crash
+from shoestring.store.opening import begin_generation
 
 _MIB: Final = 1 << 20
 
@@ -74,8 +74,7 @@ class Service:
         )  # fmt: skip
         register_path = self._register_path()
         suspects = read_suspects(register_path)
-        crashed = await self._db.write(count_crash, suspects) if suspects else 0
-        found = await self._db.write(begin_generation)
+        found = await self._db.write(begin_generation, suspects.generation, suspects.keys)
         # From here on the register is this generation's: until the counts above are on disk, the old one must stay.
         await self._db.sync()
         self._register = Register(register_path, slots=2 * run.slots, generation=found.generation)
@@ -83,9 +82,9 @@ class Service:
             db=self._db, clock=SystemClock(), rng=SystemRandom(), config=self._config, registry=self._registry,
             register=self._register, database=database,
         )  # fmt: skip
-        self.engine.suspects = crashed
-        if crashed:
-            log.warning("crash_recovered", generation=found.generation, suspects=crashed)
+        self.engine.suspects = found.crashed
+        if found.crashed:
+            log.warning("crash_recovered", generation=found.generation, suspects=found.crashed)
         self._failed = asyncio.get_running_loop().create_future()
         self.engine.open(found, failed=self._failed)
         for role in self.engine.roles():

@@ -14,7 +14,7 @@ import mmap
 import os
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _MAGIC: Final = 0x73_68_6F_65_72_65_67_31
 _HEADER: Final = struct.Struct("<QQQ")
@@ -22,17 +22,25 @@ _SLOT: Final = struct.Struct("<qq")
 _FREE: Final = _SLOT.pack(0, 0)
 
 
-def read_suspects(path: Path) -> list[tuple[int, int]]:
-    """Return (lane, rank) of what was running when the register was last written; none if there is no register."""
+class Suspects(NamedTuple):
+    """Who ran, as (lane, rank), when `generation` ended."""
+
+    generation: int
+    keys: list[tuple[int, int]]
+
+
+def read_suspects(path: Path) -> Suspects:
+    """Return what was running when the register was last written; nothing if there is no register."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return Suspects(0, [])
     if len(raw) < _HEADER.size or _HEADER.unpack_from(raw)[0] != _MAGIC:
-        return []
-    slots = min(_HEADER.unpack_from(raw)[1], (len(raw) - _HEADER.size) // _SLOT.size)
+        return Suspects(0, [])
+    _, slots, generation = _HEADER.unpack_from(raw)
+    slots = min(slots, (len(raw) - _HEADER.size) // _SLOT.size)
     found = (_SLOT.unpack_from(raw, _HEADER.size + number * _SLOT.size) for number in range(slots))
-    return [(lane, after - 1) for lane, after in found if after]
+    return Suspects(generation, [(lane, after - 1) for lane, after in found if after])
 
 
 class Register:

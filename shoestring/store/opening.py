@@ -69,18 +69,23 @@ class Opening(msgspec.Struct):
     parks: list[tuple[str, str, int, str]]
     jobs: list[JobRow]
     discarded_kept: int
+    crashed: int  # tasks that ran when the last generation died
 
 
 _BUSY = """accepted > completed + discarded + cancelled + expired + dropped OR delayed > 0
     OR id IN (SELECT lane FROM jobs WHERE state IN ('open', 'sealed') OR purge)"""
 
 
-def begin_generation(conn: sqlite3.Connection) -> Opening:
+def begin_generation(conn: sqlite3.Connection, died: int = 0, suspects: Sequence[tuple[int, int]] = ()) -> Opening:
     """Count a new generation and read what it starts from. Lanes are those with work left
     or an open job.
 
-    Work is not touched: what ran when the last generation ended is still where it was claimed from.
+    Work is not touched: what ran when the last generation ended is still where it was claimed from. `suspects` ran
+    when generation `died` ended. Their crashes are counted in the same transaction, and only if that generation was
+    the last: a start that is killed before it has a register of its own leaves the old one to be read once more.
     """
+    last: int = conn.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0]
+    crashed = _count_crash(conn, suspects) if died == last else 0
     conn.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
     conn.execute("UPDATE meta SET value = value + ? WHERE key = 'next_id'", (ID_STEP,))
     meta: dict[str, int] = dict(conn.execute("SELECT key, value FROM meta").fetchall())
@@ -104,6 +109,7 @@ def begin_generation(conn: sqlite3.Connection) -> Opening:
         parks=conn.execute("SELECT scope, name, until_ms, reason FROM parks").fetchall(),
         jobs=[JobRow(*row) for row in jobs],
         discarded_kept=conn.execute("SELECT count(*) FROM discarded").fetchone()[0],
+        crashed=crashed,
     )
 
 
@@ -115,7 +121,7 @@ def find_lanes(conn: sqlite3.Connection, wanted: Sequence[tuple[str, str]]) -> t
     return [LaneRow(*row) for row in lanes], [BucketRow(*row) for row in buckets]
 
 
-def count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) -> int:
+def _count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) -> int:
     """Raise the crash count of the tasks that were running at an unclean death; return how many were still there.
 
     `suspects` are keys (lane, rank) from the register. A task whose outcome was committed is gone and stays so.

@@ -10,7 +10,7 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.register import Register, read_suspects
 from shoestring.engine.registry import Registry
 from shoestring.service import Service
-from shoestring.store.opening import begin_generation, count_crash
+from shoestring.store.opening import begin_generation
 from tests.sim.disk import SimDb
 from tests.sim.world import SimClock
 
@@ -29,16 +29,15 @@ class SimService(Service):
         database, run = self._config.database, self._config.run
         self._db = self.sim_db  # type: ignore[assignment]
         register_path = self._register_path()
-        self.suspects = read_suspects(register_path)
-        crashed = await self.sim_db.write(count_crash, self.suspects) if self.suspects else 0
-        found = await self.sim_db.write(begin_generation)
+        died, self.suspects = read_suspects(register_path)
+        found = await self.sim_db.write(begin_generation, died, self.suspects)
         await self.sim_db.sync()
         self._register = Register(register_path, slots=2 * run.slots, generation=found.generation)
         self.engine = Engine(
             db=self.sim_db, clock=self._clock, rng=self._rng, config=self._config, registry=self._registry,
             register=self._register, database=database,
         )  # fmt: skip
-        self.engine.suspects = crashed
+        self.engine.suspects = found.crashed
         self._failed = asyncio.get_running_loop().create_future()
         self.engine.open(found, failed=self._failed)
         for role in self.engine.roles():
