@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
 
 #: What no test should ever need; a daemon that takes longer hangs.
 PATIENCE_S = 30.0
+LOOK_AGAIN_S = 0.002
+
+T = TypeVar("T")
 
 JOBS = """
 import asyncio, os, socket, threading
@@ -61,6 +67,14 @@ class Ear:
             heard = self._socket.recv(10_000).decode()
             if heard.startswith(beginning):
                 return heard
+
+    def forget(self) -> None:
+        """Let pass what was told so far; for a test that does not wait for all a daemon says before its end."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(10_000):
+                pass
+        self._socket.settimeout(PATIENCE_S)
 
     def close(self) -> None:
         self._socket.close()
@@ -142,3 +156,13 @@ def start(tmp_path: Path, told: Ear) -> Iterator[Start]:
         process.kill()
         process.communicate()
     manager.close()
+
+
+def wait_until(holds: Callable[[], T], what: str) -> T:
+    """Return what `holds` returns once that is true; for what no process tells of itself, such as a file that grows."""
+    clock = threading.Event()  # never set: its `wait` is the pause between two looks
+    for _ in range(int(PATIENCE_S / LOOK_AGAIN_S)):
+        if found := holds():
+            return found
+        clock.wait(LOOK_AGAIN_S)
+    raise AssertionError(f"waited in vain for {what}")
