@@ -40,7 +40,7 @@ class Window(Generic[K, V]):
         self.cursor: K | None = None
         self.complete = False
         self.loading = False
-        self._missed = False
+        self._missed: K | None = None
         self.rewound = False
 
     def __len__(self) -> int:
@@ -49,7 +49,8 @@ class Window(Generic[K, V]):
     def accepts(self, key: K) -> bool:
         """Tell whether `key`, now on disk, has to be held here; if not, it is left to a later load."""
         if self.loading and (self.cursor is None or key > self.cursor):
-            self._missed = True
+            if self._missed is None or key < self._missed:
+                self._missed = key
             return False
         if self.complete:
             return len(self.heap) < self.capacity or self._give_up_the_rest(key)
@@ -89,16 +90,19 @@ class Window(Generic[K, V]):
     def begin_load(self) -> K | None:
         """Start a load; the caller reads the keys after the one returned (from the start if None)."""
         self.loading = True
-        self._missed = self.rewound = False
+        self._missed, self.rewound = None, False
         return self.cursor
 
     def end_load(self, found: Iterable[tuple[K, V]], *, last: K | None, more: bool) -> None:
         """Take in what a load found. `last` is the last key it saw, `more` whether the disk may hold others."""
         for key, value in found:
             heappush(self.heap, (key, value))
-        if last is not None and not self.rewound:
+        missed = self._missed
+        # A key that came meanwhile, before the last one found, may have been read or not: all after it is read again.
+        overtaken = last is not None and missed is not None and missed <= last
+        if last is not None and not self.rewound and not overtaken:
             self.cursor = last
-        self.complete = not more and not self._missed and not self.rewound
+        self.complete = not more and missed is None and not self.rewound
         self.loading = False
 
     def abort_load(self) -> None:

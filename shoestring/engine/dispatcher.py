@@ -250,11 +250,15 @@ class Dispatcher:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
 
     async def _load_timers(self) -> None:
-        after = self._timers.begin_load() or (-1, -1)
-        limit = self._timers.capacity
-        found = await self._db.read(due_after, after, limit)
-        last = found[-1] if found else None
-        self._timers.end_load(((key, None) for key in found), last=last, more=len(found) == limit)
+        timers, limit = self._timers, self._timers.capacity
+        while True:
+            after = timers.begin_load() or (-1, -1)
+            found = await self._db.read(due_after, after, limit)
+            held = {key for key, _ in timers.heap if key > after}  # read again after one was missed
+            last = found[-1] if found else None
+            timers.end_load(((key, None) for key in found if key not in held), last=last, more=len(found) == limit)
+            if timers.heap or timers.complete:
+                return  # else all that was due later came while this read: nobody would look again
 
     async def _promote(self, now_ms: int) -> None:
         """Move due tasks to `ready`. They may run before the move is committed; a crash finds them still due."""
