@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from shoestring.app.gateway import Gateway
 from shoestring.app.handler import Call, Receipt
 from shoestring.client import SLICE_BYTES, SLICE_ENTRIES, Stored
-from shoestring.core.errors import PartlyStored, ShoestringError
+from shoestring.core.errors import PartlyStored, QueueFull, ShoestringError
 
 if TYPE_CHECKING:
     from shoestring.app.application import Shoestring
 
 SLICES_IN_FLIGHT: Final = 4
+#: A slice that is refused because too many tasks wait for their commit is sent again this often, if it is to be
+#: again within this time: a hundred producers of thousands share one disk for as long as that takes.
+BUSY_TRIES: Final = 100
+BUSY_S_MAX: Final = 1.0
 
 
 async def enqueue_many(app: Shoestring, calls: Iterable[Call] | AsyncIterable[Call]) -> list[Receipt]:
@@ -58,7 +62,7 @@ class Bulk:
         self._gateway = gateway
         self._calls: list[Call] = []
         self._bytes = 0
-        self._on_their_way: deque[tuple[int, asyncio.Future[list[Stored | ShoestringError]]]] = deque()
+        self._on_their_way: deque[tuple[list[Call], asyncio.Future[list[Stored | ShoestringError]]]] = deque()
         self._results: list[Receipt | ShoestringError] = []
 
     def add(self, call: Call) -> bool:
@@ -74,7 +78,7 @@ class Bulk:
         while len(self._on_their_way) >= SLICES_IN_FLIGHT:
             await self._collect()
         calls, self._calls, self._bytes = self._calls, [], 0
-        self._on_their_way.append((len(calls), asyncio.ensure_future(self._gateway.submit_slice(calls))))
+        self._on_their_way.append((calls, asyncio.ensure_future(self._gateway.submit_slice(calls))))
 
     async def finish(self) -> list[Receipt]:
         """Send the rest; return every receipt, or raise what kept calls from being stored."""
@@ -104,13 +108,31 @@ class Bulk:
         )
 
     async def _collect(self) -> None:
-        count, answer = self._on_their_way.popleft()
+        calls, answer = self._on_their_way.popleft()
         try:
-            results = await answer
+            results = await self._accepted(calls, answer)
         except ShoestringError as error:
-            self._results += [error] * count
+            self._results += [error] * len(calls)
             return
         self._results += [_receipt(result) for result in results]
+
+    async def _accepted(
+        self, calls: list[Call], answer: Awaitable[list[Stored | ShoestringError]]
+    ) -> list[Stored | ShoestringError]:
+        """Return what became of a slice; send it again while too many others wait for their commit.
+
+        That passes in tens of milliseconds, and nothing of the slice was stored: whoever enqueues thousands wants to
+        go at the pace the disk allows, not to count.
+        """
+        for _ in range(BUSY_TRIES):
+            try:
+                return await answer
+            except QueueFull as full:
+                if full.retry_after > BUSY_S_MAX:
+                    raise
+                await asyncio.sleep(full.retry_after)
+                answer = self._gateway.submit_slice(calls)
+        return await answer
 
 
 def _receipt(result: Stored | ShoestringError) -> Receipt | ShoestringError:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from shoestring import (
@@ -20,7 +21,7 @@ from shoestring import (
     Unavailable,
     UsageError,
 )
-from tests.serving import Serve, Served
+from tests.serving import Serve, Served, limits
 
 
 async def test_an_embedded_queue_runs_what_is_enqueued(app: Shoestring) -> None:
@@ -296,6 +297,20 @@ async def test_a_wrong_call_among_many_stores_nothing_before_the_first_slice(app
         with pytest.raises(ArgumentError, match="expected int, got str"):
             await app.enqueue_many(work.call(value) for value in values)  # type: ignore[arg-type]
         assert service.engine.status().ledger.accepted == 0
+
+
+async def test_many_go_at_the_pace_of_the_commits(app: Shoestring) -> None:
+    """More than may wait for a commit at once is no error of who enqueues them."""
+    slow = Shoestring(msgspec.structs.replace(app.config, limits=limits(submissions_max=100)))
+
+    @slow.task(queue="held", concurrency=1)
+    async def work(n: int) -> None:
+        await asyncio.Event().wait()
+
+    async with slow.running():
+        receipts = await slow.enqueue_many(work.call(number) for number in range(20_000))
+
+    assert len(receipts) == 20_000
 
 
 async def test_many_from_a_synchronous_program_are_made_in_its_own_thread(app: Shoestring, serve: Serve) -> None:
