@@ -223,6 +223,8 @@ class Committer:
         gathered.lanes |= later.lanes
         gathered.buckets |= later.buckets
         gathered.jobs |= later.jobs
+        for task_id in later.batch.progress_gone:
+            gathered.chunks.pop(task_id, None)
         gathered.chunks |= later.chunks
         # Only now, with everything in one place again, can a task end by taking its row out of the batch.
         for task_id in gathered.batch.ready:
