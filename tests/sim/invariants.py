@@ -144,8 +144,8 @@ def _check_time(world: World, call: Call) -> None:
     if expires_at_ms is not None and task.chunk is None and call.started_ms > expires_at_ms + 1:
         world.fail("expired_never_runs", f"{subject.n}: {call.started_ms - expires_at_ms} ms after")
     until_ms = world.parked_until_ms(*call.lane)
-    if call.started_ms < until_ms:
-        world.fail("parked_waits", f"{subject.n} in lane {call.lane}: {until_ms - call.started_ms} ms early")
+    if world.latest_ms < until_ms:
+        world.fail("parked_waits", f"{subject.n} in lane {call.lane}: {until_ms - world.latest_ms} ms early")
 
 
 def _check_concurrency(world: World, call: Call) -> None:
@@ -185,6 +185,6 @@ def pulled(world: World, job: SimJob) -> None:
     lane = found.lane
     if lane.ledger.pending >= lane.queue.config.low_water:
         world.fail("pull_has_room", f"job {job.number}: {lane.ledger.pending} items are pending")
-    if world.now_ms() < world.parked_until_ms(lane.queue.name, lane.user, slack_s=A_TURN_S):
+    if world.latest_ms < world.parked_until_ms(lane.queue.name, lane.user, slack_s=A_TURN_S):
         world.fail("pull_has_room", f"job {job.number}: its lane is parked")
 

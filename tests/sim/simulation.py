@@ -124,7 +124,7 @@ class Simulation:
         )
         self.dbs.append(db)
         wall_ms = EPOCH_MS + int(loop.time() * 1000) + world.stepped_ms
-        clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms)
+        clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms, world.clock.latest_ms if world.clock else 0)
         world.clock = clock
         service = SimService(
             config=self.scenario.config, registry=self._stage.registry(without=life.without), db=db, clock=clock,

@@ -74,9 +74,13 @@ class SimClock:
     loop: SimLoop
     steady: SteadyWall
     stepped_ms: int
+    latest_ms: int  # the latest it showed, in this generation or one before
 
     def now_ms(self) -> int:
-        return self.steady.read(self.wall_ms(), self.loop.time())
+        now_ms = self.steady.read(self.wall_ms(), self.loop.time())
+        if now_ms > self.latest_ms:
+            self.latest_ms = now_ms
+        return now_ms
 
     def mono(self) -> float:
         return self.loop.time()
@@ -107,7 +111,6 @@ class World:
     seq: int = 0
     committed_seq: int = 0  # what happened before this is in the file
     stepped_ms: int = 0  # by how much the wall clock was set so far
-    latest_ms: int = 0  # the latest any generation saw
     generation: int = 0
     crashes: list[int] = field(default_factory=list)  # generations that ended without saying so
     lost_after: dict[int, int] = field(default_factory=dict)  # by generation: what its crash left in the file
@@ -144,13 +147,16 @@ class World:
 
     def now_ms(self) -> int:
         assert self.clock is not None
-        now_ms = self.clock.now_ms()
-        self.latest_ms = max(self.latest_ms, now_ms)
-        return now_ms
+        return self.clock.now_ms()
 
     def hush(self) -> None:
         """Hear nobody any more: the process is gone."""
         self.dead = True
+
+    @property
+    def latest_ms(self) -> int:
+        assert self.clock is not None
+        return self.clock.latest_ms
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
