@@ -33,7 +33,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     grace_s: Annotated[float, Meta(ge=0, le=86_400)] = 20.0
     abandon_after_s: Annotated[float, Meta(ge=0.01, le=3_600)] = 5.0
     prefetch: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
-    timer_heap: Annotated[int, Meta(ge=100, le=10_000_000)] = 10_000
+    timer_heap: Annotated[int, Meta(ge=100, le=10_000_000)] = 4_000
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
