@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from shoestring.core.errors import StorageError
 from shoestring.store import schema
-from shoestring.store.batch import apply
+from shoestring.store.batch import Batch, apply
 from shoestring.store.db import classify, transact
 from tests.sim.loop import Killed
 
@@ -95,10 +95,14 @@ class _Thread:
 class SimDb:
     """One generation's view of the disk. A crash leaves it open, as a killed process leaves the file and its WAL."""
 
-    def __init__(self, path: Path, *, rng: Random, slowness: float, faults: Faults, observer: Observer) -> None:
+    def __init__(
+        self, path: Path, *, rng: Random, slowness: float, small_at_once: bool, faults: Faults, observer: Observer
+    ) -> None:
         self._path = path
         self._rng = rng
         self._slowness = slowness
+        self._small_at_once = small_at_once
+        self._hops = 0  # on the writer's thread, or on their way to and fro
         self._observer = observer
         self.faults = faults
         self.injected = False  # a fault that ends the daemon was injected
@@ -122,7 +126,14 @@ class SimDb:
 
     async def write(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         mark = self._observer.mark()
-        result: T = await self._run(self._writer, lambda: self._transaction(f, args, mark))
+        if self._small_at_once and self._hops == 0 and args and isinstance(batch := args[0], Batch) and batch.is_small:
+            # As production does: and then a load that was read before may be heard after.
+            try:
+                result = self._transaction(f, args, mark)
+            except sqlite3.Error as error:
+                raise classify(error, self._path) from error
+        else:
+            result = await self._run(self._writer, lambda: self._transaction(f, args, mark))
         if f is apply:
             asyncio.get_running_loop().call_soon(self._observer.settled)  # after the caller took note of it
         return result
@@ -137,6 +148,9 @@ class SimDb:
 
     async def _run(self, thread: _Thread, f: Callable[[], Any]) -> Any:
         hop = thread.call(f)
+        if thread is self._writer:
+            self._hops += 1
+            hop.add_done_callback(self._came_back)
         try:
             return await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -144,6 +158,9 @@ class SimDb:
             raise
         except sqlite3.Error as error:
             raise classify(error, self._path) from error
+
+    def _came_back(self, _hop: asyncio.Future[Any]) -> None:
+        self._hops -= 1
 
     def _transaction(self, f: Callable[[sqlite3.Connection, *Ts], T], args: tuple[*Ts], mark: int) -> T:
         self._writes += 1

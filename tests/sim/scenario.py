@@ -31,6 +31,7 @@ class Life:
     active_s: float
     actions: int
     slowness: float
+    small_at_once: bool  # small batches are written on the loop, as production does; else the thread does everything
     faults: Faults
     steps_ms: tuple[tuple[float, int], ...]  # (when, by how much the wall clock is set)
     without: tuple[str, ...]
@@ -126,6 +127,7 @@ def _draw_life(rng: Random, *, calm: bool, last: bool) -> Life:
         active_s=active_s,
         actions=rng.randrange(3, 25),
         slowness=0.1 if calm else rng.choice((0.1, 1.0, 5.0)),
+        small_at_once=rng.random() < 0.7,
         faults=faults,
         steps_ms=tuple(steps),
         without=("fickle",) if not last and rng.random() < 0.3 else (),

@@ -120,8 +120,9 @@ class Simulation:
         world = self.world
         loop.set_exception_handler(self._complain)
         db = SimDb(
-            self._path, rng=Random(self._rng.random()), slowness=life.slowness, faults=Faults(), observer=self._watch
-        )
+            self._path, rng=Random(self._rng.random()), slowness=life.slowness, small_at_once=life.small_at_once,
+            faults=Faults(), observer=self._watch,
+        )  # fmt: skip
         self.dbs.append(db)
         wall_ms = EPOCH_MS + int(loop.time() * 1000) + world.stepped_ms
         clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms, world.clock.latest_ms if world.clock else 0)
