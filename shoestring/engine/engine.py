@@ -117,6 +117,7 @@ class Engine:
             committer=self.committer,
             limits=config.limits,
             offer=self.dispatcher.offer,
+            check_space=self._check_space,
             journal=journal,
         )
         self.sweeper = Sweeper(
@@ -202,7 +203,7 @@ class Engine:
             self._idle.set()
 
     def _check_space(self) -> None:
-        """Stop accepting below the reserve, and start again well above it. Looked at once a second, after commits."""
+        """Stop accepting below the reserve, and start again well above it. Looked at once a second at most."""
         if self._clock.mono() - self._space_checked_at < 1 and self._space_checked_at >= 0:
             return
         self._space_checked_at = self._clock.mono()

@@ -75,6 +75,7 @@ class Intake:
         committer: Committer,
         limits: LimitsConfig,
         offer: Callable[[Task], bool],
+        check_space: Callable[[], None],
         journal: Journal,
     ) -> None:
         self._db = db
@@ -83,6 +84,7 @@ class Intake:
         self._committer = committer
         self._limits = limits
         self._offer = offer
+        self._check_space = check_space
         self._journal = journal
         self._routes: dict[tuple[str, str | None, str], _Route] = {}
         self._routes_made_at = 0
@@ -112,7 +114,7 @@ class Intake:
     @property
     def is_open(self) -> bool:
         """Tell whether new tasks are taken."""
-        return not self.closed and self.no_space is None and not self._committer.disk_is_full
+        return not self.closed and self._has_space() and not self._committer.disk_is_full
 
     def refuse_if_closed(self) -> None:
         """Raise what keeps everything new out: a stop, a full disk, too many that wait for their commit."""
@@ -120,7 +122,7 @@ class Intake:
             raise Unavailable(
                 "the daemon is stopping and takes nothing new. Nothing was stored; try again when it is back."
             )
-        if self.no_space is not None or self._committer.disk_is_full:
+        if not self._has_space() or self._committer.disk_is_full:
             raise DiskFull(
                 f"{self.no_space or 'the disk is full'}: new tasks are refused, nothing was stored. "
                 "Stored work goes on. "
@@ -133,6 +135,12 @@ class Intake:
                 f"{waiting} tasks wait for their commit, the most there may be. Nothing was stored; try again shortly.",
                 retry_after=0.1, depth=waiting, limit=self._limits.submissions_max,
             )  # fmt: skip
+
+    def _has_space(self) -> bool:
+        if self.no_space is not None:
+            # Space is otherwise looked at after commits, and who refuses everything may never commit again.
+            self._check_space()
+        return self.no_space is None
 
     # -- lanes ----------------------------------------------------------------------------------------------------
 
