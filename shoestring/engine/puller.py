@@ -109,7 +109,8 @@ class Puller:
         except BaseException as error:
             if isinstance(error, GeneratorExit | KeyboardInterrupt):
                 raise
-            self._failed(source, job, error)
+            if job.state is JobState.OPEN:
+                self._failed(source, job, error)
             return
         if job.state is JobState.OPEN:
             await self._store(job, page, items)
