@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shoestring.core.fanout import ItemsLeft
+from shoestring.core.model import id_of
 from shoestring.store.rows import Value, keys
 from shoestring.store.tasks import Extra
 
@@ -124,7 +126,8 @@ def find_lanes(conn: sqlite3.Connection, wanted: Sequence[tuple[str, str]]) -> t
 def _count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) -> int:
     """Raise the crash count of the tasks that were running at an unclean death; return how many were still there.
 
-    `suspects` are keys (lane, rank) from the register. A task whose outcome was committed is gone and stays so.
+    `suspects` are keys (lane, rank) from the register. A task whose outcome was committed is gone and stays so. A chunk
+    that got items done since its last crash begins to count anew: one with a deadly item dies at that item every time.
     """
     counted = 0
     for lane, rank in suspects:
@@ -134,12 +137,22 @@ def _count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) 
         if row is None:
             continue
         extra = Extra() if row[0] is None else msgspec.json.decode(str(row[0]), type=Extra)
-        extra = msgspec.structs.replace(extra, crashes=extra.crashes + 1)
+        left = _items_left(conn, rank)
+        crashes = 1 if left < extra.left else extra.crashes + 1
+        extra = msgspec.structs.replace(extra, crashes=crashes, left=left)
         conn.execute(
             "UPDATE ready SET extra = ? WHERE lane = ? AND rank = ?", (msgspec.json.encode(extra).decode(), lane, rank)
         )
         counted += 1
     return counted
+
+
+def _items_left(conn: sqlite3.Connection, rank: int) -> int:
+    """Return how many items of a chunk are not done; 0 for a plain task."""
+    row = conn.execute(
+        "SELECT size, state FROM chunks LEFT JOIN progress USING (id) WHERE id = ?", (id_of(rank),)
+    ).fetchone()
+    return 0 if row is None else ItemsLeft.decode(*row).count
 
 
 def mark_started(conn: sqlite3.Connection, lane: int, rank: int, extra: Extra) -> None:

@@ -17,7 +17,8 @@ class Extra(msgspec.Struct, frozen=True, omit_defaults=True):
 
     expires_at_ms: int | None = None
     unique: str | None = None
-    crashes: int = 0  # unclean deaths of the daemon while this task was running
+    crashes: int = 0  # unclean deaths of the daemon while this task was running, without an item done in between
+    left: int = 0  # items of a chunk that were not done at the last of them
     started: bool = False  # an at-most-once task that was started: it is not run again
 
 
