@@ -43,7 +43,7 @@ class Slot:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.turn = 0  # changes with every call, so that what was set up for one never hits the next
+        self.turn = 0  # odd during a call; changes, so that what was set up for one never hits the next
         self.runs: Task | None = None
         self.work: asyncio.Task[None] | None = None
         self.rest: asyncio.Future[None] | None = None
@@ -52,6 +52,11 @@ class Slot:
         self.thread: ThreadCall | None = None
         self.abandoned = False
         self.waited = False  # the loop had a turn since it last looked at the clock
+
+    @property
+    def is_calling(self) -> bool:
+        """Tell whether a handler is being called now; between two calls there is nobody to cancel."""
+        return self.turn % 2 == 1
 
 
 class Calls:
@@ -79,7 +84,7 @@ class Calls:
 
     async def call(self, slot: Slot, spec: HandlerSpec, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Call the handler once under its time limits; raises what it raises."""
-        slot.turn += 1
+        self._begin(slot)
         try:
             if spec.is_async:
                 await self._drive(slot, spec.fn(*args, **kwargs))
@@ -88,7 +93,12 @@ class Calls:
         finally:
             slot.turn += 1
         if slot.stop is not None:  # it finished in spite of being told to stop: that counts
-            self._forget_stop(slot)
+            self.forget_stop(slot)
+
+    def _begin(self, slot: Slot) -> None:
+        if slot.stop is not None:  # told to stop before it began
+            raise asyncio.CancelledError
+        slot.turn += 1
 
     @types.coroutine
     def _drive(self, slot: Slot, coro: Coroutine[Any, Any, object]) -> Generator[Any, Any, None]:
@@ -142,7 +152,7 @@ class Calls:
         """Say what a call came to that raised `error`."""
         stop = slot.stop
         if stop is not None:
-            self._forget_stop(slot)
+            self.forget_stop(slot)
         policy = _NEVER_AGAIN if spec.delivery is Delivery.AT_MOST_ONCE else spec.retry
         if stop is Stop.CANCELLED:
             return CANCELLED
@@ -157,7 +167,8 @@ class Calls:
         draw = self._dice.random()
         return outcome_of(error, policy, attempt=attempt, draw=draw, chars_max=self._error_chars_max)
 
-    def _forget_stop(self, slot: Slot) -> None:
+    def forget_stop(self, slot: Slot) -> None:
+        """Leave a stop behind that was meant for what ran before."""
         slot.stop = None
         assert slot.work is not None
         while slot.work.cancelling():
@@ -181,6 +192,8 @@ class Calls:
         if slot.stop is not None:
             return
         slot.stop, slot.soft_due = stop, False
+        if not slot.is_calling:
+            return  # cancelling would end the slot itself; the next call does not begin
         if slot.thread is not None:
             # The thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
             slot.thread.abandon()

@@ -96,10 +96,10 @@ class ChunkRunner:
             if isinstance(error, GeneratorExit | KeyboardInterrupt):
                 raise
             errors = dict.fromkeys(indexes, error)
-        if slot.abandoned or job.state is JobState.CANCELLED:
+        if slot.abandoned:
             return
         for index in indexes:
-            if index not in errors:
+            if index not in errors and job.state is not JobState.CANCELLED:
                 runner.completer.item_done(task, job, index)
         self._fail(slot, task, job, raw, errors)
 
@@ -107,8 +107,9 @@ class ChunkRunner:
         """Write down what failed items came to; False if the chunk should not go on now."""
         spec, chunk = task.handler.spec, task.chunk
         assert spec is not None and chunk is not None
-        go_on = True
+        go_on, stop = True, slot.stop
         for index, error in errors.items():
+            slot.stop = stop  # one call ended, and why holds for each of its items
             attempt = chunk.left.attempts.get(index, 0) + 1
             outcome = self._runner.calls.outcome_of(slot, spec, error, attempt=attempt)
             if outcome.scope is not None:

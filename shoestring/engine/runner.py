@@ -135,6 +135,8 @@ class Runner:
             if not lane.window.complete:
                 self._feed(lane)
             slot.runs = found
+            if slot.stop is not None:
+                self.calls.forget_stop(slot)
             if self._register is not None:
                 self._register.mark(slot.number, lane.id, found.rank)
             if self._journal.on:
@@ -143,6 +145,7 @@ class Runner:
             in_a_row += 1
             if in_a_row >= _IN_A_ROW:
                 in_a_row = 0
+                slot.runs = None  # it ended: who stops what runs does not mean this slot
                 await asyncio.sleep(0)
 
     async def _rest(self, slot: Slot) -> None:

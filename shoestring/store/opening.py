@@ -149,8 +149,8 @@ def _count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) 
     return counted + len(moved)
 
 
-#: A delayed task that came due runs before its move to `ready` is committed. Its row is among the first then, and looked
-#: for only there: all of 10 million would take a second.
+#: A delayed task that came due runs before its move to `ready` is committed. Its row is among the first then, and
+#: looked for only there: all of 10 million would take a second.
 _MOVED: Final = """
 SELECT due_at_ms, id, rank, extra FROM (SELECT * FROM delayed ORDER BY due_at_ms, id LIMIT ?)
 WHERE (lane, rank) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))
