@@ -16,7 +16,7 @@ T = TypeVar("T")
 #: Virtual seconds one turn of the loop takes at least: who spins instead of waiting makes time pass, too.
 _TURN_S: Final = 2e-6
 #: A run has some 20,000 turns. One with more is not going anywhere.
-_TURNS_MAX: Final = 1_500_000
+_TURNS_MAX: Final = 400_000
 
 
 class Killed(SystemExit):

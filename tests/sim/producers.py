@@ -299,6 +299,7 @@ class _Stream:
         assert world.engine is not None and job.job_id is not None
         items = msgspec.Raw(msgspec.json.encode(job.pages[seq]))
         world.say("append", job.number, seq)
+        world.grew_s = asyncio.get_running_loop().time()
         try:
             await world.engine.append_items(job.job_id, seq, items)
         except ShoestringError as error:

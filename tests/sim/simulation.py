@@ -23,7 +23,7 @@ from tests.sim import rest
 from tests.sim.disk import Faults, SimDb
 from tests.sim.ledger import Watch
 from tests.sim.liveness import Liveness
-from tests.sim.loop import Killed, SimLoop
+from tests.sim.loop import Killed, Livelock, SimLoop
 from tests.sim.producers import Producers
 from tests.sim.scenario import Ending, Life, draw
 from tests.sim.service import SimService
@@ -110,6 +110,8 @@ class Simulation:
             clean = loop.run(self._generation(loop, life), hush=world.hush)
         except Killed:
             clean = False
+        except Livelock as error:
+            raise Violation("drains", str(error)) from error
         if not clean and world.violation is None:
             world.say("crash")
             world.crashed()

@@ -213,6 +213,8 @@ class Stage:
                 world.park(world.job_lane(planned.job_id), error.scope, world.now_ms() + int(error.delay_s * 1000), slack_s=invariants.A_TURN_S)
             if error is not None:
                 raise error
+        assert world.loop is not None
+        world.grew_s = world.loop.time()
         following = str(number + 1) if number + 1 < len(planned.pages) else None
         return Page(planned.pages[number], next=following)
 

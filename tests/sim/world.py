@@ -108,6 +108,7 @@ class World:
     cancelled_jobs: set[int] = field(default_factory=set)
     replays: int = 0  # asked for
     replayed: int = 0  # tasks confirmed
+    grew_s: float = 0.0  # when items were last handed over
     seq: int = 0
     committed_seq: int = 0  # what happened before this is in the file
     stepped_ms: int = 0  # by how much the wall clock was set so far
