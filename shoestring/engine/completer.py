@@ -192,7 +192,7 @@ class Completer:
         """Note that an item failed: it is tried again by itself, or given up and kept among the discarded."""
         assert task.chunk is not None
         left = task.chunk.left
-        task.handler.failed += 1
+        task.handler.failed += outcome.event in BURNS_ATTEMPT
         self._journal.item_ended(task, index, outcome)
         if outcome.event is Event.DISCARD:
             self._keep_discarded(task, (index, item), outcome)
