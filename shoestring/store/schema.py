@@ -173,6 +173,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         identify(conn, path)
         check_whole(conn, path)
         conn.execute("PRAGMA journal_mode = WAL")
+        _refuse_read_only(conn)
         migrate(conn)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
@@ -185,6 +186,16 @@ def open_database(path: Path) -> sqlite3.Connection:
             "Restore a backup, or move the file away to start with an empty queue."
         ) from error
     return conn
+
+
+def _refuse_read_only(conn: sqlite3.Connection) -> None:
+    """Raise if the file cannot be written: SQLite opens it all the same, and tells at the first write, not at BEGIN."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    finally:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
 
 
 def identify(conn: sqlite3.Connection, path: Path) -> None:
