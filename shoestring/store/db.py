@@ -293,8 +293,7 @@ async def open_db(path: Path, *, checkpoint_pages: int, prefill_bytes: int, ball
     """
     before = os.umask(0o077)
     try:
-        writer = aiosqlite.Connection(lambda: schema.open_database(path), 64)
-        await writer
+        writer = await _connected(lambda: schema.open_database(path))
         keeper = await _hop(
             writer, lambda _: _Keeper(path, frames_max=4 * checkpoint_pages, ballast_bytes=ballast_bytes)
         )
@@ -307,8 +306,21 @@ async def open_db(path: Path, *, checkpoint_pages: int, prefill_bytes: int, ball
                 f"no room beside {path} for its WAL and ballast ({prefill_bytes + ballast_bytes >> 20} MiB): {error}. "
                 "Nothing stored is lost. Free some space, or set store.wal_prefill_mib and store.ballast_mib lower."
             ) from error
-        viewer = aiosqlite.Connection(lambda: schema.connect(path, cache_kib=512, read_only=True), 64)
-        await viewer
+        viewer = await _connected(lambda: schema.connect(path, cache_kib=512, read_only=True))
     finally:
         os.umask(before)
     return SqliteDb(path, writer, viewer, keeper)
+
+
+async def _connected(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    """Return a connection with its thread. If `connect` fails, the thread has ended when its error is raised.
+
+    aiosqlite only tells it to end: whoever closes the loop upon the error would see the thread's last answer fail,
+    in a traceback on stderr that buries the message.
+    """
+    connection = aiosqlite.Connection(connect, 64)
+    try:
+        return await connection
+    except BaseException:
+        connection._thread.join()  # noqa: SLF001 - there is no public name for it
+        raise
