@@ -25,6 +25,8 @@ from shoestring.store.views import job_progress
 #: A watcher is told of changes at most this often, in seconds: more is not seen and costs a frame each.
 _TELL_EVERY_S: Final = 0.1
 _CHUNK_MAX: Final = 10_000
+#: Ten years. A longer spacing is a mistake in units.
+_EVERY_MS_MAX: Final = 3_650 * 86_400_000
 
 
 class Jobs:
@@ -57,6 +59,7 @@ class Jobs:
 
     async def open(self, spec: JobSpec) -> JobId:
         """Open a job; it is stored when this returns."""
+        self._intake.refuse_if_closed()
         self._check(spec)
         entry = Entry(spec.handler, spec.body, spec.options)
         lane_key = self._intake.lane_for(entry)
@@ -86,8 +89,9 @@ class Jobs:
             )
         if not 1 <= spec.chunk <= _CHUNK_MAX:
             raise ArgumentError(f"chunk={spec.chunk} is not within 1..{_CHUNK_MAX}. Nothing was stored.")
-        if spec.every_ms < 0:
-            raise ArgumentError("every is negative. Nothing was stored.")
+        if not 0 <= spec.every_ms <= _EVERY_MS_MAX:
+            raise ArgumentError("every is not within 0 and ten years. Nothing was stored.")
+        self._intake.check(Entry(spec.handler, spec.body, spec.options))
         options = spec.options or DEFAULT_OPTIONS
         if options.unique is not None or options.delay_ms is not None or options.due_at_ms is not None:
             raise ArgumentError("unique= and run_after= do not apply to a fan-out. Nothing was stored.")
@@ -96,10 +100,18 @@ class Jobs:
             raise UnknownHandler(
                 f"no source named {spec.source.name!r} is declared by the running app. Nothing was stored."
             )
-        if spec.then is not None and spec.then.handler not in self._books.registry.handlers:
+        if spec.then is not None:
+            self._check_then(spec.then)
+
+    def _check_then(self, then: Entry) -> None:
+        # All of it now: when the last item ends nobody is there any more who could be told.
+        handler = self._books.registry.handlers.get(then.handler)
+        if handler is None:
             raise UnknownHandler(
-                f"then= names {spec.then.handler!r}, which the running app does not declare. Nothing was stored."
+                f"then= names {then.handler!r}, which the running app does not declare. Nothing was stored."
             )
+        self._intake.check(then)
+        handler.arguments.check(then.body)
 
     async def append(self, job_id: int, seq: int, items: msgspec.Raw) -> int:
         """Store a slice of a job's items and return how many it has now. A slice stored before is not stored again.
@@ -118,11 +130,13 @@ class Jobs:
 
     async def add_items(self, job: Job, items: bytes, also_undo: Callable[[], None]) -> None:
         """Store items as chunks and return when they are committed; `also_undo` if they could not be."""
+        self._intake.refuse_if_closed()
         spec = self._books.registry.handlers[job.spec.handler]
         spec.arguments.decode_items(items)
         raw: list[msgspec.Raw] = msgspec.json.decode(items, type=list[msgspec.Raw])
+        chunks = self._chunks_of(job, raw)
         self._intake.charge_items(job.lane, len(raw))
-        self._store_chunks(job, raw)
+        self._store_chunks(job, chunks, len(raw))
         job.seq += 1
 
         def undo(_batch: Batch) -> None:
@@ -138,9 +152,23 @@ class Jobs:
         self._committer.gathering.jobs.add(job)
         await self._committed(undo)
 
-    def _store_chunks(self, job: Job, raw: list[msgspec.Raw]) -> None:
+    def _chunks_of(self, job: Job, raw: list[msgspec.Raw]) -> list[tuple[int, bytes]]:
+        """Return the chunks of a slice, size and JSON each; all of them or, if one is too large, none."""
+        chunks: list[tuple[int, bytes]] = []
+        for start in range(0, len(raw), job.spec.chunk):
+            part = raw[start : start + job.spec.chunk]
+            text = msgspec.json.encode(part)
+            if len(text) > self._limits.payload_bytes_max:
+                raise PayloadTooLarge(
+                    f"a chunk of {len(part)} items takes {len(text)} bytes, at most {self._limits.payload_bytes_max} "
+                    "are allowed (limits.payload_bytes_max). Nothing of this slice was stored. Use a smaller chunk=."
+                )
+            chunks.append((len(part), text))
+        return chunks
+
+    def _store_chunks(self, job: Job, chunks: list[tuple[int, bytes]], items: int) -> None:
         gathering, now_ms = self._committer.gathering, self._clock.now_ms()
-        batch, lane, size = gathering.batch, job.lane, job.spec.chunk
+        batch, lane = gathering.batch, job.lane
         options = job.spec.options or DEFAULT_OPTIONS
         extra = NO_EXTRA
         if options.expires_at_ms is not None or options.expires_in_ms is not None:
@@ -148,20 +176,13 @@ class Jobs:
             extra = msgspec.structs.replace(NO_EXTRA, expires_at_ms=expires_at_ms)
         shared = bytes(job.spec.body)
         columns_crc = zlib.crc32(shared)
-        for start in range(0, len(raw), size):
-            part = raw[start : start + size]
-            text = msgspec.json.encode(part)
-            if len(text) > self._limits.payload_bytes_max:
-                raise PayloadTooLarge(
-                    f"a chunk of {len(part)} items takes {len(text)} bytes, at most {self._limits.payload_bytes_max} "
-                    "are allowed (limits.payload_bytes_max). Nothing of this slice was stored. Use a smaller chunk=."
-                )
+        for size, text in chunks:
             task_id = self._books.new_ids(1)
-            batch.accepted_chunks.append((task_id, len(part), zlib.crc32(text), text.decode()))
-            columns = task_columns(job.handler.id, 0, now_ms, job.id, len(part), columns_crc, shared, extra)
+            batch.accepted_chunks.append((task_id, size, zlib.crc32(text), text.decode()))
+            columns = task_columns(job.handler.id, 0, now_ms, job.id, size, columns_crc, shared, extra)
             batch.accepted_ready.append((lane.id, rank_of(options.priority, task_id), *columns))
-        job.accepted += len(raw)
-        lane.ledger.accepted += len(raw)
+        job.accepted += items
+        lane.ledger.accepted += items
         gathering.lanes.add(lane)
 
     async def _committed(self, undo: Callable[[Batch], object] | None) -> None:
