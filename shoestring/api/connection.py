@@ -25,6 +25,8 @@ from shoestring.core.wire import Framer, encode_error
 #: Requests a connection may leave unanswered before it is read no further; twice a client's window, so that one
 #: that keeps its window never meets it.
 UNANSWERED_MAX: Final = 128
+#: How long a refused peer has to read why and close.
+LINGER_S: Final = 2.0
 
 
 class Connection(asyncio.Protocol):
@@ -47,9 +49,11 @@ class Connection(asyncio.Protocol):
         self._unread_answers = False  # the peer does not read what is written
         self._held = False  # reading is paused
         self._closing = False
+        self._refused = False  # what still comes is thrown away
+        self._ended = False  # the peer sends no more, and waits for its answers
         self._out: list[bytes] = []
         self._flush_due = False
-        self._frame_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
     # -- What asyncio calls ------------------------------------------------------------------------------------
@@ -61,16 +65,25 @@ class Connection(asyncio.Protocol):
         self._opened(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         try:
             lines = self._framer.feed(data)
         except RemoteProtocolError as error:
             self.refuse(error)
             return
-        if self._closing:
-            return
         self._lines.extend(lines)
         self._watch_partial_frame(completed=bool(lines))
         self._advance()
+
+    def eof_received(self) -> bool:
+        """Keep the other direction open for the answers, as in `echo ... | nc -UN shoestring.sock`.
+
+        Not for waits: a peer that has gone away for good looks the same.
+        """
+        self._ended = True
+        self._close_if_answered()
+        return not self._closing
 
     def pause_writing(self) -> None:
         self._unread_answers = True
@@ -86,19 +99,40 @@ class Connection(asyncio.Protocol):
         self._lines.clear()
         self._out.clear()
         self._calls.close()
-        if self._frame_timer is not None:
-            self._frame_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._closed(self)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is only waited for the peer to close."""
+        return self._refused
 
     # -- What the server and the calls ask for -----------------------------------------------------------------
 
     def refuse(self, error: ShoestringError) -> None:
-        """Tell the peer why this connection is of no more use, and close it."""
+        """Tell the peer why this connection is of no more use, and close it once the peer has.
+
+        Closed at once, with bytes of the peer unread, the kernel would tell it "connection reset", and the peer's
+        next write would fail before it has read why. So only this end's direction is closed, for a while.
+        """
+        if self._transport is None or self._refused:
+            return
+        self._closing = self._refused = True
+        self._lines.clear()
         self.send(encode_error(None, error))
-        self.finish()
+        self._flush()
+        self._transport.write_eof()
+        if self._held:
+            self._held = False
+            self._transport.resume_reading()
+        self._restart_timer(LINGER_S, self.abort)
 
     def finish(self) -> None:
         """Take no more requests; close once those taken are answered. The client asks for the others elsewhere."""
+        if self._refused:
+            self.abort()
+            return
         self._closing = True
         self._lines.clear()
         if self._transport is not None and not self._held:
@@ -113,10 +147,9 @@ class Connection(asyncio.Protocol):
 
     def settled(self) -> None:
         """Go on after an answer that had to be waited for: there is room for another request."""
-        if self._closing:
-            self._close_if_answered()
-        elif self._held:
+        if self._held and not self._closing:
             self._advance()
+        self._close_if_answered()
 
     def send(self, frame: bytes) -> None:
         """Write `frame`: now if nothing else is on its way, else together with what this turn of the loop brings."""
@@ -167,20 +200,28 @@ class Connection(asyncio.Protocol):
         self._held = hold
 
     def _close_if_answered(self) -> None:
-        if self._calls.unanswered == 0 and self._transport is not None:
+        """Close if this end takes no more, or the peer sends no more, and all that was taken is answered."""
+        if self._transport is None or self._refused or self._calls.unanswered or self._lines:
+            return
+        if self._closing or self._ended:
             self._flush()
             self._transport.close()
 
     def _watch_partial_frame(self, completed: bool) -> None:
         """Give the frame that has begun its time; a line that was completed ended the one before."""
-        if self._frame_timer is not None and (completed or not self._framer.pending):
-            self._frame_timer.cancel()
-            self._frame_timer = None
-        if self._framer.pending and self._frame_timer is None:
-            self._frame_timer = self._loop.call_later(self._daemon.frame_timeout_s, self._frame_timed_out)
+        if self._timer is not None and (completed or not self._framer.pending):
+            self._timer.cancel()
+            self._timer = None
+        if self._framer.pending and self._timer is None:
+            self._restart_timer(self._daemon.frame_timeout_s, self._frame_timed_out)
+
+    def _restart_timer(self, seconds: float, then: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, then)
 
     def _frame_timed_out(self) -> None:
-        self._frame_timer = None
+        self._timer = None
         if self._held:
             # It is this end that does not read.
             self._watch_partial_frame(completed=True)

@@ -118,7 +118,7 @@ class Server:
         self._connections.add(connection)
         self._all_closed.clear()
         most = self._config.limits.connections_max
-        if len(self._connections) > most:
+        if sum(not other.is_refused for other in self._connections) > most:
             connection.refuse(
                 Refused(
                     f"{most} connections are open, the most this daemon takes; nothing was read from this one. "

@@ -22,10 +22,10 @@ Lost = Callable[[Exception | None], None]
 class Connection(asyncio.Protocol):
     """Cuts what arrives into answers and hands each to who listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Answered, lost: Lost) -> None:
         self.is_lost = False
-        self._answered: Answered = _ignore
-        self._on_lost: Lost = _ignore
+        self._answered = answered
+        self._on_lost = lost
         self._framer = Framer(ANSWER_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
 
@@ -72,8 +72,8 @@ def _ignore(_: object) -> None:
     """Stand in for a listener that has been told already, or wants to hear no more."""
 
 
-async def connect(path: Path) -> Connection:
-    """Connect to the socket at `path`.
+async def connect(path: Path, answered: Answered, lost: Lost) -> Connection:
+    """Connect to the socket at `path`; what it says before this returns is heard too.
 
     Raises OSError if it cannot be reached: FileNotFoundError and ConnectionRefusedError mean that no daemon is
     there, BlockingIOError that one is, with a full backlog. asyncio's own connect takes the last one for success,
@@ -82,7 +82,9 @@ async def connect(path: Path) -> Connection:
     connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         connecting.connect(os.fspath(path))
-        _, connection = await asyncio.get_running_loop().create_unix_connection(Connection, sock=connecting)
+        _, connection = await asyncio.get_running_loop().create_unix_connection(
+            lambda: Connection(answered, lost), sock=connecting
+        )
     except OSError as error:
         connecting.close()
         if str(error) == "AF_UNIX path too long":

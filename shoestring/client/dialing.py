@@ -71,8 +71,7 @@ class Dialer:
 
     async def _attempt(self) -> Connection:
         hello: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        connection = await connect(self.path)
-        connection.listen(partial(_heard, hello), partial(_hung_up, hello))
+        connection = await connect(self.path, partial(_heard, hello), partial(_hung_up, hello))
         try:
             connection.write(encode_request(HELLO_ID, "hello", {"client": self._name}))
             async with asyncio.timeout(HELLO_S):

@@ -162,8 +162,7 @@ async def test_a_frame_over_the_limit_ends_the_connection_with_the_reason(serve:
 
     assert (answer["id"], answer["error"]["code"]) == (None, -32700)
     assert "70,000" in answer["error"]["message"]
-    with suppress(ConnectionResetError):  # what the daemon did not read, the kernel threw away
-        assert await peer.reader.read() == b""
+    assert await peer.reader.read() == b""
 
 
 async def test_a_notification_is_carried_out_and_not_answered(serve: Serve, connect: Connect) -> None:
@@ -253,6 +252,34 @@ async def test_a_frame_that_is_begun_and_not_ended_ends_the_connection(serve: Se
 
     assert whole["id"] == 1
     assert (answer["id"], answer["error"]["code"]) == (None, -32700)
+    assert await peer.reader.read() == b""
+
+
+async def test_a_peer_that_sends_no_more_still_gets_its_answers(serve: Serve, connect: Connect) -> None:
+    """`echo '{...}' | nc -UN shoestring.sock` closes its direction before it reads."""
+    served = await serve()
+    peer = await connect(served.config.socket)
+
+    for number in range(200):
+        peer.write("enqueue", {"tasks": [["mail", {"n": number}]]}, number)
+    peer.writer.write_eof()
+    answers = (await peer.reader.read()).splitlines()
+
+    assert sorted(json.loads(answer)["id"] for answer in answers) == list(range(200))
+
+
+async def test_a_refused_peer_reads_why_whatever_it_was_sending(serve: Serve, connect: Connect) -> None:
+    """Closed at once, it would see "connection reset" and nothing else."""
+    served = await serve(limits=limits(frame_bytes_max=70_000))
+    peer = await connect(served.config.socket)
+
+    for _ in range(40):
+        peer.writer.write(b"[" * 100_000)
+        with suppress(ConnectionError):
+            await peer.writer.drain()
+    answer = await peer.read()
+
+    assert "70,000" in answer["error"]["message"]
     assert await peer.reader.read() == b""
 
 
