@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: How long the daemon is asked to wait at a time.
 WAIT_S: Final = 50.0
+#: The same for who watches: a daemon that has restarted counts versions anew, and this one's is above them all.
+WATCH_S: Final = 5.0
 #: No version is ever above it: only the end of the job answers a wait for it.
 _NEVER: Final = 2**53
 
@@ -55,8 +57,8 @@ class Job:
         yield progress
         while not progress.finished:
             version = progress.version
-            progress = await self._changed(version)
-            if progress.version > version or progress.finished:
+            progress = await self._changed(version, WATCH_S)
+            if progress.version != version or progress.finished:
                 yield progress
 
     async def cancel(self) -> Progress:
@@ -78,10 +80,10 @@ class Job:
         """Do as `cancel`, for programs without an event loop."""
         return self._app.run_sync(self.cancel())
 
-    async def _changed(self, version: int) -> Progress:
-        """Wait for a version above `version` or the end of the job, for a while."""
+    async def _changed(self, version: int, wait_s: float = WAIT_S) -> Progress:
+        """Wait for a version above `version` or the end of the job, for at most `wait_s`."""
         try:
-            return await self._app.gateway().wait_job(self.id, version=version, timeout_s=WAIT_S)
+            return await self._app.gateway().wait_job(self.id, version=version, timeout_s=wait_s)
         except Refused as refused:
             # This process waits for more jobs than one connection may; look now and then instead.
             await asyncio.sleep(refused.retry_after)
