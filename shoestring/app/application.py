@@ -9,6 +9,7 @@ gateway of the running event loop.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -68,6 +69,7 @@ class Shoestring:
         self._reconnect_timeout = reconnect_timeout
         self._gateways: dict[asyncio.AbstractEventLoop, Gateway] = {}
         self._engine_loop: asyncio.AbstractEventLoop | None = None
+        self._engine_pid = 0
         self._thread = LoopThread()
 
     @property
@@ -183,13 +185,14 @@ class Shoestring:
         return found if found is not None else self._connected(loop)
 
     def _connected(self, loop: asyncio.AbstractEventLoop) -> Gateway:
-        if self._engine_loop is not None:
+        if self._loop_of_engine() is not None:
             raise UsageError(
                 "this event loop is not the one the queue runs in, in this process. From a thread, call the `_sync` "
                 "method instead, as in handler.enqueue_sync(...)"
             )
-        for ended in [known for known in self._gateways if known.is_closed()]:
-            del self._gateways[ended]
+        for known in list(self._gateways):
+            if known.is_closed():
+                self._gateways.pop(known, None)
         client = Client(
             self.config.socket, connect_timeout=self._connect_timeout, reconnect_timeout=self._reconnect_timeout
         )
@@ -198,7 +201,7 @@ class Shoestring:
 
     def run_sync(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine of this app from a program or thread without an event loop; return what it returns."""
-        engine_loop = self._engine_loop
+        engine_loop = self._loop_of_engine()
         if engine_loop is None:
             return self._thread.run(coroutine)
         if _running_loop() is engine_loop:
@@ -208,6 +211,10 @@ class Shoestring:
             )
         return asyncio.run_coroutine_threadsafe(coroutine, engine_loop).result()
 
+    def _loop_of_engine(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop an engine is attached in; None in a process forked from there, where it does not run."""
+        return self._engine_loop if self._engine_pid == os.getpid() else None
+
     @contextmanager
     def attached(self, engine: Engine) -> Iterator[None]:
         """Send calls from this process straight to `engine`, which runs in the running loop, while in this context.
@@ -215,10 +222,11 @@ class Shoestring:
         The daemon does so for the app it runs, so that handlers that enqueue need no socket.
         """
         loop = asyncio.get_running_loop()
-        if self._engine_loop is not None:
+        if self._loop_of_engine() is not None:
             raise UsageError("this app is attached to an engine already; one app has one queue at a time")
         before = self._gateways.get(loop)
-        self._gateways[loop], self._engine_loop = EngineGateway(engine), loop
+        self._gateways[loop] = EngineGateway(engine)
+        self._engine_loop, self._engine_pid = loop, os.getpid()
         try:
             yield
         finally:
@@ -240,8 +248,10 @@ class Shoestring:
 
     async def aclose(self) -> None:
         """Close this event loop's connection to the daemon. A loop that ends does so by itself."""
-        client = self._gateways.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        client = self._gateways.get(loop)
         if isinstance(client, Client):
+            del self._gateways[loop]
             await client.aclose()
 
     def close(self) -> None:

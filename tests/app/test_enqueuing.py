@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,28 @@ def _error_of(call: object) -> BaseException | None:
     except UsageError as error:
         return error
     return None
+
+
+async def test_a_process_forked_from_the_queue_goes_over_the_socket(app: Shoestring, serve: Serve) -> None:
+    """The engine's loop does not run there; to wait for it would be for ever."""
+
+    @app.task(queue="held", concurrency=1)
+    async def work(n: int) -> None:
+        await asyncio.Event().wait()
+
+    served = await serve(app)
+
+    def in_a_child() -> int:
+        if (child := os.fork()) == 0:
+            try:
+                os._exit(0 if work.enqueue_sync(1) == Receipt(1) else 1)
+            finally:
+                os._exit(2)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with app.attached(served.service.engine):
+        assert await asyncio.to_thread(in_a_child) == 0
+        assert await work.enqueue(2) == Receipt(2)
 
 
 async def test_two_queues_cannot_own_one_database(app: Shoestring) -> None:
