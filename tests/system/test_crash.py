@@ -243,6 +243,7 @@ def test_jobs_reach_every_item_and_their_end_whatever_was_killed(
     assert (2 * ITEMS + 2, 2 * ITEMS + 2, 0) == (status.ledger.accepted, status.ledger.completed, status.pending)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_killed_counts_no_crash_twice(start: Start, told: Ear, tmp_path: Path) -> None:
     """A daemon that is killed while it recovers finds the same suspects again; three times, and one was discarded.
 

@@ -192,6 +192,7 @@ def test_below_the_reserve_nothing_new_is_taken_until_there_is_space_again(start
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_start_is_exit_74_and_loses_nothing(start: Start, disk: SmallDisk) -> None:
     """After the reboot that was to mend things, the message must say what is wrong and that nothing is lost."""
     first = start(config=CONFIG.format(reserve_mib=0))
@@ -247,6 +248,7 @@ def test_a_read_only_file_is_exit_74_and_left_as_it_is(start: Start, disk: Small
     assert before == (disk.path / "q.db").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sync_that_fails_ends_it_with_74_and_the_next_start_recovers(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
