@@ -76,7 +76,7 @@ class Calls:
         self._dice = dice
         self._threads = Threads(threads)
         self._deadlines = Deadlines()
-        self._abandon_after_s = abandon_after_s
+        self.abandon_after_s = abandon_after_s
         self._error_chars_max = error_chars_max
         self._first_wait = first_wait
         self._hangs = hangs
@@ -199,7 +199,7 @@ class Calls:
             slot.thread.abandon()
             self._thread_given_up(slot.runs)
         slot.work.cancel()
-        asyncio.get_running_loop().call_later(self._abandon_after_s, self._look_if_it_hangs, slot, slot.turn)
+        asyncio.get_running_loop().call_later(self.abandon_after_s, self._look_if_it_hangs, slot, slot.turn)
 
     def _look_if_it_hangs(self, slot: Slot, turn: int) -> None:
         if slot.turn == turn and slot.runs is not None:

@@ -8,8 +8,11 @@ not wait, one slot does everything. `wake` clears before the woken slot looks, s
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
+
+import msgspec
 
 from shoestring.core.clock import Clock, Dice
 from shoestring.core.errors import DiskFull
@@ -207,14 +210,15 @@ class Runner:
             try:
                 await self._mark_started(task)
             except DiskFull as error:
-                return Outcome(Event.SNOOZE, _DISK_FULL_MS, str(error))  # it has not been started
+                return _not_begun(task, Outcome(Event.SNOOZE, _DISK_FULL_MS, str(error)))
         try:
             args, kwargs = spec.arguments.decode(task.body)
             await self.calls.call(slot, spec, args, kwargs)
         except BaseException as error:
             if isinstance(error, GeneratorExit | KeyboardInterrupt):
                 raise
-            return self.calls.outcome_of(slot, spec, error, attempt=task.attempt + 1)
+            outcome = self.calls.outcome_of(slot, spec, error, attempt=task.attempt + 1)
+            return _not_begun(task, outcome) if task.extra.started else outcome
         return None
 
     # -- limits ---------------------------------------------------------------------------------------------------
@@ -270,11 +274,23 @@ class Runner:
             self.calls.stop(slot, Stop.SHUTDOWN)
 
     async def close(self) -> None:
-        """End the slots. Nothing runs any more, except what was abandoned."""
-        for slot in list(self.slots.values()):
-            if slot.work is not None:
-                slot.work.cancel()
-        await asyncio.gather(
-            *(slot.work for slot in self.slots.values() if slot.work is not None), return_exceptions=True
-        )
+        """End the slots. What still runs comes to no outcome: after a failure nobody is there to write it down."""
+        works = [slot.work for slot in self.slots.values() if slot.work is not None]
+        for slot in self.slots.values():
+            slot.abandoned = True
+        for work in works:
+            work.cancel()
+        if works:
+            await asyncio.wait(works, timeout=self.calls.abandon_after_s)
         self.calls.close()
+
+
+def _not_begun(task: Task, outcome: Outcome) -> Outcome:
+    """Let an at-most-once task run again that put itself off: it says that it has done nothing yet.
+
+    The mark that it was started is in its row, so the row is written anew: it waits among the delayed.
+    """
+    if outcome.event not in (Event.SNOOZE, Event.RELEASE):
+        return outcome
+    task.extra = msgspec.structs.replace(task.extra, started=False)
+    return dataclasses.replace(outcome, event=Event.SNOOZE)
