@@ -61,6 +61,6 @@ def lane(number: int = 1, *, accepted: int = 0, completed: int = 0, delayed: int
 def job(number: int, *, state: str = "open", accepted: int = 0, purge: int = 0, lane: int = 1) -> Row:
     finished_at_ms = None if state in ("open", "sealed") else NOW_MS
     return (
-        number, lane, state, '{"handler":"h","body":{}}', None, 0, 0, 0, accepted, 0, 0, 0, NOW_MS, finished_at_ms, None,
-        purge,
+        number, lane, state, '{"handler":"h","body":{}}', None, 0, 0, 0, accepted, 0, 0, 0, NOW_MS, finished_at_ms,
+        None, purge,
     )  # fmt: skip
