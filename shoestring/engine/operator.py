@@ -87,13 +87,15 @@ class Operator:
     ) -> int:
         """Enqueue discarded tasks again as new ones; returns how many. An item of a job runs as a task of its own.
 
-        Each slice is one transaction: the discarded rows go as the new tasks come.
+        Each slice is one transaction: the discarded rows go as the new tasks come. Those that are refused stay; if all
+        are, the first refusal is raised.
         """
         await self._engine.committer.flush()
         ids = list(task_ids) if task_ids else None
         if ids is None and handler is None and queue is None and not everything:
             return 0
         after, count = 0, 0
+        refusal: ShoestringError | None = None
         while True:
             rows = await self._db.view(views.discarded_to_replay, ids, queue, handler, after, _REPLAY_AT_ONCE)
             if not rows:
@@ -104,6 +106,9 @@ class Operator:
             future = self._engine.submit(entries)
             answers = await self._with_deletes(future, rows)
             count += sum(isinstance(answer, int) for answer in answers)
+            refusal = refusal or next((each for each in answers if isinstance(each, ShoestringError)), None)
+        if not count and refusal is not None:
+            raise refusal
         if not count and ids is not None:
             raise NotFound(f"none of the tasks {', '.join(map(str, ids))} is among the discarded.")
         return count
