@@ -25,7 +25,7 @@ CATALOGUE: Final = {
     "attempt_counts": "each failure burns one attempt; a release, a snooze and a rate limit burn none",
     "attempts_bounded": "no attempt has a number beyond the handler's limit",
     "never_early": "nothing runs before it is due: delayed, retried or snoozed",
-    "at_most_once": "an at-most-once task is never called twice, whatever crashes",
+    "at_most_once": "an at-most-once task is never called twice, whatever crashes, unless it put itself off",
     "cancelled_stays": "a cancelled task or job is not called after its cancellation was confirmed",
     "expired_never_runs": "a task that expired is not called",
     "parked_waits": "nothing of a parked lane, queue or user is called before its time",
@@ -97,7 +97,9 @@ def _check_subject(world: World, call: Call) -> None:
     assert spec is not None
     if call.attempt > spec.retry.max_attempts:
         world.fail("attempts_bounded", f"{what}: attempt {call.attempt} of {spec.retry.max_attempts}")
-    if spec.delivery is Delivery.AT_MOST_ONCE and world.lives.get((subject.n, task.id)):
+    # One that put itself off said that it had done nothing yet.
+    before = world.lives.get((subject.n, task.id), [])
+    if spec.delivery is Delivery.AT_MOST_ONCE and any(each.end is not End.FREE for each in before):
         world.fail("at_most_once", what)
     if subject.is_poison and subject.calls > CRASHES_ALONE:
         world.fail("poison_ends", f"{what}: call {subject.calls + 1}")
