@@ -281,9 +281,7 @@ async def test_arguments_that_no_longer_fit_fail_the_task(rig: Rig) -> None:
 # -- lanes that are forgotten -----------------------------------------------------------------------------------------
 
 
-async def test_lanes_are_forgotten_and_learnt_again_with_their_books(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lanes_are_forgotten_and_learnt_again_with_their_books(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A million users who came once cost no memory, and the books still balance when they come back."""
 
     @rig.task()

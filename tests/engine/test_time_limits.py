@@ -89,9 +89,7 @@ async def test_the_hard_limit_cancels(rig: Rig) -> None:
     assert 0 == rig.engine.status().abandoned
 
 
-async def test_a_thread_past_its_hard_limit_is_abandoned_and_its_slot_returned(
-    rig: Rig, gate: threading.Event
-) -> None:
+async def test_a_thread_past_its_hard_limit_is_abandoned_and_its_slot_returned(rig: Rig, gate: threading.Event) -> None:
     """A thread cannot be ended. What it occupied is given back, and somebody is told."""
     ran = asyncio.Event()
 
