@@ -14,8 +14,9 @@ Two invariants carry everything:
 
 A new key is therefore kept in memory only if it is not after the cursor, or if the window is complete; any other key
 is left to the disk and found by the next load. A key that arrives while a load is under way may or may not be in what
-the load will bring: it is noted (`_missed`), and the load then neither makes the window complete nor moves the cursor
-past it. Forgetting that note is a lost task, seen only after the next restart. What is read twice the owner leaves out.
+the load will bring: it is noted (`_missed`), and the load then does not make the window complete. Forgetting that note
+is a lost task, seen only after the next restart. What the disk did has to be told here in the order it was done: a key
+stored after a load had read, but told before the load ends, could be behind the cursor the load leaves.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Window(Generic[K, V]):
         self.cursor: K | None = None
         self.complete = False
         self.loading = False
-        self._missed: K | None = None
+        self._missed = False
         self.rewound = False
 
     def __len__(self) -> int:
@@ -48,8 +49,7 @@ class Window(Generic[K, V]):
     def accepts(self, key: K) -> bool:
         """Tell whether `key`, now on disk, has to be held here; if not, it is left to a later load."""
         if self.loading and (self.cursor is None or key > self.cursor):
-            if self._missed is None or key < self._missed:
-                self._missed = key
+            self._missed = True
             return False
         if self.complete:
             return len(self.heap) < self.capacity or self._give_up_the_rest(key)
@@ -89,19 +89,16 @@ class Window(Generic[K, V]):
     def begin_load(self) -> K | None:
         """Start a load; the caller reads the keys after the one returned (from the start if None)."""
         self.loading = True
-        self._missed, self.rewound = None, False
+        self._missed = self.rewound = False
         return self.cursor
 
     def end_load(self, found: Iterable[tuple[K, V]], *, last: K | None, more: bool) -> None:
         """Take in what a load found. `last` is the last key it saw, `more` whether the disk may hold others."""
         for key, value in found:
             heappush(self.heap, (key, value))
-        missed = self._missed
-        # A key that came meanwhile, before the last one found, may have been read or not: all after it is read again.
-        overtaken = last is not None and missed is not None and missed <= last
-        if last is not None and not self.rewound and not overtaken:
+        if last is not None and not self.rewound:
             self.cursor = last
-        self.complete = not more and missed is None and not self.rewound
+        self.complete = not more and not self._missed and not self.rewound
         self.loading = False
 
     def abort_load(self) -> None:

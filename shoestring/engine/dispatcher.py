@@ -67,7 +67,6 @@ class Dispatcher:
         self._end_unrunnable = end_unrunnable
         self._looked = looked
         self._timers: Window[tuple[int, int], None] = Window(timer_heap)
-        self._moving: set[tuple[int, int]] = set()  # delayed keys whose move to `ready` is not committed
         self._hungry: dict[Lane, None] = {}
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -118,7 +117,6 @@ class Dispatcher:
                 self._pass_over(row)
             elif task_id not in self._owned:
                 self._offer_row(row)
-        self._moving.difference_update(batch.delayed_gone)
         for row in (*batch.accepted_delayed, *batch.delayed.values()):
             key = (_int(row[0]), _int(row[1]))
             if self._timers.accepts(key):
@@ -256,9 +254,8 @@ class Dispatcher:
         while True:
             after = timers.begin_load() or (-1, -1)
             found = await self._db.read(due_after, after, limit)
-            held = {key for key, _ in timers.heap if key > after} | self._moving  # read again after one was missed
             last = found[-1] if found else None
-            timers.end_load(((key, None) for key in found if key not in held), last=last, more=len(found) == limit)
+            timers.end_load([(key, None) for key in found], last=last, more=len(found) == limit)
             if timers.heap or timers.complete:
                 return  # else all that was due later came while this read: nobody would look again
 
@@ -280,7 +277,6 @@ class Dispatcher:
             lane.delayed -= 1
             gathering.lanes.add(lane)
             gathering.batch.delayed_gone.append((row.due_at_ms, task_id))
-            self._moving.add((row.due_at_ms, task_id))
             gathering.batch.ready[task_id] = (lane.id, row.rank, *task.columns())
             if task.handler.spec is None:
                 continue  # waits in `ready` from now on; counted when the commit offers its row

@@ -129,7 +129,6 @@ class SqliteDb:
         hop = _hop(on, f)
         if on is self._writer:
             self._hops += 1
-            hop.add_done_callback(self._came_back)
         try:
             result: T = await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -137,10 +136,13 @@ class SqliteDb:
             raise
         except sqlite3.Error as error:
             raise classify(error, self._path) from error
+        finally:
+            # Not when the thread is through but when its answer is heard. A batch written on the loop in between
+            # would be heard of first, and the engine takes what it hears for the order it was done in: a task that
+            # a read saw and the batch deleted would run again.
+            if on is self._writer:
+                self._hops -= 1
         return result
-
-    def _came_back(self, _hop: asyncio.Future[T]) -> None:
-        self._hops -= 1
 
     async def sync(self) -> None:
         """Make everything committed so far survive a power cut.
