@@ -102,7 +102,7 @@ class SimDb:
         self._rng = rng
         self._slowness = slowness
         self._small_at_once = small_at_once
-        self._hops = 0  # on the writer's thread, or on their way to and fro
+        self._hops = 0  # asked of the writer's thread and not heard of
         self._observer = observer
         self.faults = faults
         self.injected = False  # a fault that ends the daemon was injected
@@ -127,7 +127,6 @@ class SimDb:
     async def write(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         mark = self._observer.mark()
         if self._small_at_once and self._hops == 0 and args and isinstance(batch := args[0], Batch) and batch.is_small:
-            # As production does: and then a load that was read before may be heard after.
             try:
                 result = self._transaction(f, args, mark)
             except sqlite3.Error as error:
@@ -148,9 +147,7 @@ class SimDb:
 
     async def _run(self, thread: _Thread, f: Callable[[], Any]) -> Any:
         hop = thread.call(f)
-        if thread is self._writer:
-            self._hops += 1
-            hop.add_done_callback(self._came_back)
+        self._hops += thread is self._writer
         try:
             return await asyncio.shield(hop)
         except asyncio.CancelledError:
@@ -158,9 +155,8 @@ class SimDb:
             raise
         except sqlite3.Error as error:
             raise classify(error, self._path) from error
-
-    def _came_back(self, _hop: asyncio.Future[Any]) -> None:
-        self._hops -= 1
+        finally:
+            self._hops -= thread is self._writer
 
     def _transaction(self, f: Callable[[sqlite3.Connection, *Ts], T], args: tuple[*Ts], mark: int) -> T:
         self._writes += 1
