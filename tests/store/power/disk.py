@@ -13,10 +13,11 @@ no more:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 import apsw
@@ -131,10 +132,11 @@ class _Entry:
 class Disk:
     """Replays what was noted, up to any point; `after_power_cut` builds what that point may leave."""
 
-    def __init__(self, ops: list[Op]) -> None:
+    def __init__(self, ops: list[Op], files: Mapping[str, bytes] = MappingProxyType({})) -> None:
         self._ops = ops
         self._at = 0
-        self._folder: dict[str, _Entry] = {}
+        #: `files` were there before the first operation, and had been for long.
+        self._folder = {name: _Entry(_Content(bytearray(content))) for name, content in files.items()}
 
     def advance(self, to: int) -> None:
         """Replay up to the operation numbered `to`, which is not before the present one."""

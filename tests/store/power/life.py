@@ -182,3 +182,18 @@ def record(folder: Path, seed: int, *, lives: int = 3, discipline: Discipline = 
     finally:
         recorder.unregister()
     return Recording(recorder.ops, life.commits, life.beside)
+
+
+def record_recovery(folder: Path, seed: int, found: str) -> Recording:
+    """Start on what a power cut left in `folder`, whose content has the digest `found`; checkpoint, and stop."""
+    rng = Random(seed)
+    recorder = Recorder(f"recovery {seed}")
+    life = _Life(folder / NAME, recorder, OURS, rng, Work(rng), [Commit(0, found, is_durable=True, safe_at=0)])
+    try:
+        writer, keeper = life.begin()
+        _checkpoint(as_sqlite3(keeper))
+        keeper.close()
+        writer.close()
+    finally:
+        recorder.unregister()
+    return Recording(recorder.ops, life.commits, life.beside)
