@@ -164,8 +164,14 @@ class Dispatcher:
             name = self._books.handlers_by_id[_int(row[2])].name
             lane.waiting[name] = lane.waiting.get(name, 0) + _int(row[6])
 
+    def take_out(self, lane: Lane, ranks: set[int]) -> None:
+        """Hold these tasks no longer; somebody ended them."""
+        lane.window.remove(ranks)
+        self.feed(lane)
+
     def count_again(self, lane: Lane) -> None:
-        """Count from the start what waits for a handler in a lane, after some of it was deleted."""
+        """Look again at a lane after some of it was deleted: what is next, and how much waits for a handler."""
+        self.feed(lane)
         if lane.waiting:
             self._read_again(lane, -1)
             lane.waiting, lane.waiting_counted_to = {}, -1

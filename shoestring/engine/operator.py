@@ -62,7 +62,7 @@ class Operator:
                 self._engine.runner.calls.stop(slot, Stop.CANCELLED)
                 return
         if not task.ended:
-            task.lane.window.remove({task.rank})
+            self._engine.dispatcher.take_out(task.lane, {task.rank})
             self._engine.completer.apply(task, Outcome(Event.CANCEL), state=State.READY)
 
     async def _cancel_stored(self, task_id: int) -> None:

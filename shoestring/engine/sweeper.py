@@ -89,6 +89,7 @@ class Sweeper:
         window.remove(held)
         for rank in held:
             self._owned.pop(id_of(rank), None)
+        self._purged(job.lane)  # what is behind them must not wait for the deletes
         await self._committer.flush()
         after: int | None = -1
         while after is not None:
