@@ -124,14 +124,18 @@ class Service:
             if self._db is not None:
                 await self._db.close()
             return 0
-        said("quiet")
-        await self.engine.quiet()
-        said("drain")
-        released = await self._drain(grace_s)
-        said("flush")
-        await self._unless_failed(self.engine.flush())
-        said("close")
-        await self.close(clean=True)
+        clean = False
+        try:
+            said("quiet")
+            await self.engine.quiet()
+            said("drain")
+            released = await self._drain(grace_s)
+            said("flush")
+            await self._unless_failed(self.engine.flush())
+            clean = True
+        finally:
+            said("close")
+            await self.close(clean=clean)
         return released
 
     async def _drain(self, grace_s: float) -> int:
@@ -155,17 +159,19 @@ class Service:
         doing.result()
 
     async def close(self, *, clean: bool) -> None:
-        """End the roles and close the file. If not `clean`, the register stays for the next generation to read."""
+        """End the roles and close the file; once. If not `clean`, the register stays for the next generation."""
         for role in self._roles:
             role.cancel()
         await asyncio.gather(*self._roles, return_exceptions=True)
         await self.engine.runner.close()
         if self._failed is not None and self._failed.done():
             self._failed.exception()  # seen, even if nobody waited for it
-        if clean and self._register is not None:
-            self._register.close()
-        if self._db is not None:
-            await self._db.close()
+        register, self._register = self._register, None
+        if clean and register is not None:
+            register.close()
+        db, self._db = self._db, None
+        if db is not None:
+            await db.close()
 
     def _register_path(self) -> Path:
         """Return a place on tmpfs that is this database's alone."""

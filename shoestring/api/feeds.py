@@ -5,12 +5,14 @@ will; its job would be waited for for ever, and what comes after it would never 
 jobs has lost its connection and has not come back after a while, its jobs are sealed with the reason. The items
 that were stored run and are counted as in any job.
 
-Known are the jobs that were opened or appended to in this generation, by clients that said `hello`.
+Known are the jobs that were opened or appended to in this generation, by clients that said `hello`, and those that
+were open when it began: their producers have as long to come back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from shoestring.api.memory import ClientMemory
@@ -31,9 +33,24 @@ class Feeds:
         self._jobs: dict[ClientMemory, set[int]] = {}
         self._timers: dict[ClientMemory, asyncio.TimerHandle] = {}
         self._sealing: set[asyncio.Task[None]] = set()
+        self._orphans: set[int] = set()
+        self._orphans_timer: asyncio.TimerHandle | None = None
+
+    def adopt(self, job_ids: Iterable[int]) -> None:
+        """Give the jobs that were open when this generation began the same time to have their producer back."""
+        self._orphans.update(job_ids)
+        if self._orphans:
+            loop = asyncio.get_running_loop()
+            self._orphans_timer = loop.call_later(self._away_s, self._give_up_orphans)
+
+    def _give_up_orphans(self) -> None:
+        for job_id in self._orphans:
+            self._start_sealing(job_id)
+        self._orphans.clear()
 
     def note(self, client: ClientMemory, job_id: int, *, is_open: bool) -> None:
         """Take down that `client` opened or appended to a job, or that the job takes no more items."""
+        self._orphans.discard(job_id)
         if is_open:
             self._jobs.setdefault(client, set()).add(job_id)
         elif (jobs := self._jobs.get(client)) is not None:
@@ -57,13 +74,18 @@ class Feeds:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._orphans_timer is not None:
+            self._orphans_timer.cancel()
 
     def _give_up(self, client: ClientMemory) -> None:
         del self._timers[client]
         for job_id in self._jobs.pop(client, ()):
-            sealing = asyncio.get_running_loop().create_task(self._seal(job_id))
-            self._sealing.add(sealing)
-            sealing.add_done_callback(self._sealing.discard)
+            self._start_sealing(job_id)
+
+    def _start_sealing(self, job_id: int) -> None:
+        sealing = asyncio.get_running_loop().create_task(self._seal(job_id))
+        self._sealing.add(sealing)
+        sealing.add_done_callback(self._sealing.discard)
 
     async def _seal(self, job_id: int) -> None:
         reason = f"its producer lost its connection and did not come back within {self._away_s:g} s"

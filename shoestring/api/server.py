@@ -71,6 +71,8 @@ class Server:
 
         Raises ConfigError if the path cannot be used, or something that is not a socket is there.
         """
+        if not self._admin:
+            self._feeds.adopt(self._engine.streamed_jobs())
         status = self._engine.status()
         self._daemon = Daemon(
             engine=self._engine,

@@ -22,6 +22,9 @@ from shoestring.store.opening import ID_STEP, BucketRow, JobRow, LaneRow, Openin
 #: Lanes kept in memory although they have no work, so that a user who comes back costs no read.
 _IDLE_LANES_MAX = 10_000
 
+#: Bits of a job's version below its generation: who waits for a newer one is not left behind by a restart.
+_VERSIONS = 32
+
 
 class Books:
     def __init__(
@@ -182,6 +185,7 @@ class Books:
 
     def add_job(self, spec: JobSpec, lane: Lane, *, now_ms: int) -> Job:
         job = Job(JobId(self.new_ids(1)), spec, lane, self.handler(spec.handler), created_at_ms=now_ms)
+        job.version = self.generation << _VERSIONS
         self.jobs[job.id] = job
         return job
 
@@ -195,6 +199,7 @@ class Books:
         job.next_pull_at_ms, job.pulls_failed = row.next_pull_at_ms, row.pulls_failed
         job.accepted, job.done, job.failed, job.cancelled = row.accepted, row.done, row.failed, row.cancelled
         job.error, job.finished_at_ms, job.purge = row.error, row.finished_at_ms, bool(row.purge)
+        job.version = self.generation << _VERSIONS
         self.jobs[job.id] = job
 
     # -- parks ----------------------------------------------------------------------------------------------------

@@ -155,8 +155,7 @@ class Engine:
         ]  # fmt: skip
 
     async def quiet(self) -> None:
-        """Start nothing any more; what runs goes on. Nothing new is accepted."""
-        self.intake.closed = True
+        """Start nothing any more; what runs goes on, and may still enqueue."""
         self.runner.quiet = True
         await self.puller.close()
 
@@ -171,6 +170,7 @@ class Engine:
 
     async def flush(self) -> None:
         """Commit and sync everything there is to write; the last thing before the end."""
+        self.intake.closed = True
         self.books.give_back_ids()
         self.committer.want(Haste.NOW)
         await self.committer.flush()
@@ -285,6 +285,10 @@ class Engine:
 
     async def seal_job(self, job_id: int, error: str | None = None) -> Progress:
         return await self.fan_outs.seal(job_id, error)
+
+    def streamed_jobs(self) -> list[JobId]:
+        """Return the jobs that are open for items a producer sends."""
+        return [job.id for job in self.books.jobs.values() if job.state is JobState.OPEN and job.spec.source is None]
 
     async def progress(self, job_id: int) -> Progress:
         return await self.fan_outs.progress(job_id)

@@ -164,6 +164,7 @@ class Intake:
     ) -> None:
         try:
             await self.learn_lanes(missing)
+            self.refuse_if_closed()  # the last ids were given back meanwhile
             self._admit(entries, future)
         except ShoestringError as error:
             if not future.done():

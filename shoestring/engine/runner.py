@@ -164,7 +164,7 @@ class Runner:
     async def _attempt(self, slot: Slot, task: Task) -> None:
         spec = task.handler.spec
         assert spec is not None
-        if task.extra is not NO_EXTRA and await self._prepare(task):
+        if task.extra is not NO_EXTRA and await self._prepare(slot, task):
             self._ended(task)
             return
         if task.chunk is not None:
@@ -182,15 +182,20 @@ class Runner:
         if not slot.abandoned:
             self._ended(task)
 
-    async def _prepare(self, task: Task) -> bool:
+    async def _prepare(self, slot: Slot, task: Task) -> bool:
         """See to what few tasks have; True if the task ended without running."""
         if self._end_unrunnable(task):
             return True
         if task.extra.crashes >= CRASHES_ALONE:
             self.scheduler.exclusive = True
             if self.scheduler.running > 1:
+                # It does not run yet: a death while it waits must not count against it.
+                if self._register is not None:
+                    self._register.clear(slot.number)
                 self._alone = asyncio.get_running_loop().create_future()
                 await self._alone
+                if self._register is not None:
+                    self._register.mark(slot.number, task.lane.id, task.rank)
         return False
 
     def _ended(self, task: Task) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from shoestring.core.signals import SoftTimeout
+
 
 class _Call:
     __slots__ = ("abandoned", "context", "fn", "future", "loop", "thread_id")
@@ -53,14 +55,7 @@ class Threads:
 
     def _work(self) -> None:
         while (call := self._queue.get()) is not None and not call.is_abandoned():
-            call.thread_id = threading.get_ident()
-            result: object = None
-            failure: BaseException | None = None
-            try:
-                result = call.context.run(call.fn)
-            except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
-                failure = error
-            call.thread_id = None
+            result, failure = _run(call)
             try:
                 call.loop.call_soon_threadsafe(self._settle, call, result, failure)
             except RuntimeError:
@@ -85,6 +80,24 @@ class Threads:
         """Let idle threads end."""
         for _ in range(self._threads):
             self._queue.put(None)
+
+
+def _run(call: _Call) -> tuple[object, BaseException | None]:
+    """Return what the function returned or raised."""
+    result: object = None
+    failure: BaseException | None = None
+    try:
+        call.thread_id = threading.get_ident()
+        try:
+            result = call.context.run(call.fn)
+        except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
+            failure = error
+        call.thread_id = None
+        for _ in range(2):
+            pass  # an interrupt sent until just now is raised at a turn of a loop at the latest: in here
+    except SoftTimeout:
+        call.thread_id = None  # it came when the function had ended: its result stands
+    return result, failure
 
 
 def _deliver(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

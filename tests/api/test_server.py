@@ -399,6 +399,25 @@ async def test_a_job_whose_producer_is_gone_is_sealed_with_the_reason(
     assert "its producer lost its connection and did not come back" in ended["error"]
 
 
+async def test_a_job_that_was_open_at_a_restart_is_sealed_if_its_producer_stays_away(
+    serve: Serve, connect: Connect, app: Shoestring
+) -> None:
+    """Daemon and producer die together, as at a power cut: nobody else remembers whose job it was."""
+    served = await serve(app)
+    producer = await connect(served.config.socket)
+    await producer.ask("hello", HELLO, 0)
+    job = (await producer.ask("job.open", {"handler": "mail"}))["result"]["job_id"]
+    await producer.close()
+    await served.stop()
+
+    await served.start(away_s=0.0)
+    watcher = await connect(served.config.socket)
+    ended = (await watcher.ask("job.wait", {"job_id": job, "version": 2**53}))["result"]
+
+    assert ended["state"] == "done"
+    assert "did not come back" in ended["error"]
+
+
 async def test_a_producer_that_comes_back_finds_its_job_open(serve: Serve, connect: Connect, app: Shoestring) -> None:
     """A lost connection is no lost producer."""
     served = await serve(app)

@@ -348,7 +348,7 @@ async def test_what_a_stopping_daemon_refuses_goes_to_the_next_one(serve: Serve)
     served = await serve()
     async with Client(served.config.socket) as client:
         await client.submit(entry(1))
-        await served.service.engine.quiet()
+        served.service.engine.intake.closed = True
         waiting = client.submit(entry(2))
         while client._link._turned_away_at is None:  # noqa: ASYNC110 - it is kept from its caller on purpose
             await asyncio.sleep(0)
