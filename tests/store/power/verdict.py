@@ -30,8 +30,9 @@ def judge(folder: Path, recording: Recording, cut: int) -> tuple[str, str]:
     """Return what is wrong with the files in `folder`, which a cut after `cut` operations left, and the details."""
     path = folder / NAME
     try:
-        with closing(schema.open_database(path)) as conn:  # migrates, and makes SQLite's quick check
+        with closing(schema.open_database(path)) as conn:
             conn.execute("PRAGMA synchronous = OFF")  # these files are only looked at
+            schema.check_whole(conn, path)  # after the recovery; a start may leave this for later
             for look in (_look_at_rows, lambda conn: _look_at_commits(conn, recording, cut), _recover):
                 found = look(conn)
                 if found is not None:
