@@ -38,6 +38,7 @@ Event = Literal[
     "threads_left",
     "clock_stepped",
     "crash_recovered",
+    "database_checked",
     "disk_filled",
     "disk_freed",
     "call_abandoned",

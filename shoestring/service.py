@@ -20,8 +20,10 @@ from shoestring.engine.engine import Engine
 from shoestring.engine.register import Register, read_suspects
 from shoestring.engine.registry import Registry
 from shoestring.log import log
+from shoestring.store.checking import Check
 from shoestring.store.db import SqliteDb, open_db
 from shoestring.store.opening import begin_generation
+from shoestring.store.schema import is_large
 
 _MIB: Final = 1 << 20
 
@@ -59,6 +61,7 @@ class Service:
         self._roles: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()
+        self._check: Check | None = None
 
     async def start(self) -> None:
         """Open the database, count the generation, find who was running at a crash, and start the roles.
@@ -89,6 +92,23 @@ class Service:
         self.engine.open(found, failed=self._failed)
         for role in self.engine.roles():
             self._start_role(role)
+        if is_large(database):
+            self._check = Check(database)
+            self._start_role(self._check_file)
+
+    async def _check_file(self) -> None:
+        """Check a file that is too large to be checked before the start; what is found ends the process as well."""
+        assert self._check is not None
+        begun = time.monotonic()
+        checking = asyncio.ensure_future(asyncio.to_thread(self._check.run))
+        try:
+            if await asyncio.shield(checking):
+                log.info("database_checked", duration_ms=round((time.monotonic() - begun) * 1_000))
+        except asyncio.CancelledError:
+            self._check.stop()
+            await asyncio.wait([checking])  # it reads the file that is about to be closed
+            raise
+        await asyncio.get_running_loop().create_future()  # a role ends with the process
 
     def _start_role(self, role: Callable[[], Coroutine[Any, Any, None]]) -> None:
         name = getattr(role, "__qualname__", repr(role))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from shoestring.core.errors import DatabaseDamaged, StorageError
-from shoestring.store.schema import check_whole, connect, identify
+from shoestring.store.schema import look
 
 
 def verify(path: Path) -> int:
@@ -17,11 +16,7 @@ def verify(path: Path) -> int:
     drops the locks a process holds on it.
     """
     try:
-        with closing(connect(path, read_only=True)) as conn:
-            identify(conn, path)
-            check_whole(conn, path)
-            version: int = conn.execute("PRAGMA user_version").fetchone()[0]
-            return version
+        return look(path, whole=True)
     except sqlite3.OperationalError as error:
         raise StorageError(
             f"{path} cannot be read: {error}. Nothing was changed. Check that this user may read it and its folder."
