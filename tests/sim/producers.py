@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from shoestring.core.errors import NotFound, PayloadTooLarge, ShoestringError
-from shoestring.core.model import Duplicate, Durability, Entry, JobSpec, JobState, Options, SourceCall
+from shoestring.core.model import Duplicate, Durability, Entry, JobSpec, JobState, Options, SourceCall, TaskState
 from shoestring.engine.engine import Engine
 from tests.sim.scenario import Scenario
 from tests.sim.script import Act, Step, Subject, draw_steps
@@ -200,12 +200,12 @@ class Producers:
         world.asked_to_cancel.add(task_id)
         world.say("cancel", task_id)
         try:
-            await self._engine.cancel_task(task_id)
+            view = await self._engine.cancel_task(task_id)
         except ShoestringError as error:
             world.say("refused", f"cancel {task_id}", type(error).__name__)
             return
         world.say("cancelled", task_id)
-        world.cancelled_tasks.add(task_id)
+        world.cancelled_tasks[task_id] = view.state is TaskState.RUNNING
 
     async def _cancel_job(self) -> None:
         world = self._world

@@ -104,7 +104,7 @@ class World:
     committed_buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     chunks: dict[int, list[int]] = field(default_factory=dict)  # the items of each chunk ever stored
     asked_to_cancel: set[int] = field(default_factory=set)
-    cancelled_tasks: set[int] = field(default_factory=set)
+    cancelled_tasks: dict[int, bool] = field(default_factory=dict)  # whether it was running and told to stop
     cancelled_jobs: set[int] = field(default_factory=set)
     replays: int = 0  # asked for
     replayed: int = 0  # tasks confirmed
@@ -199,6 +199,8 @@ class World:
         self.lost_after[self.generation] = self.committed_seq
         self.held = {key: held for key, held in self.held.items() if held.since <= self.committed_seq}
         self.buckets = dict(self.committed_buckets)
+        # One that ran was told to stop, and comes to its outcome when its handler has: a crash may come before.
+        self.cancelled_tasks = {task_id: running for task_id, running in self.cancelled_tasks.items() if not running}
 
 
 def _park_key(lane: tuple[str, str], scope: Scope) -> tuple[Scope, str | tuple[str, str]]:
