@@ -37,6 +37,9 @@ class Liveness:
         if engine.runner.quiet or engine.committer.disk_is_full:
             self._since.clear()
             return
+        if not any(lane.ledger.pending for lane in engine.books.lanes.values()) and not engine.books.jobs:
+            self._since.clear()
+            return
         now_s = world.loop.time()
         waiting = self._waiting(engine, world.now_ms())
         self._since = {key: self._since.get(key, now_s) for key in waiting}

@@ -69,9 +69,10 @@ class Stage:
         for spec in self._specs():
             if spec.name not in without:
                 found.add_handler(spec)
-        arguments = Arguments.of(self._pages, skip_item=True)
         found.add_source(
-            SourceSpec(name="pages", fn=self._pages, arguments=arguments, timeout=Timeout(hard=3.0), retry=_RETRY)
+            SourceSpec(
+                name="pages", fn=self._pages, arguments=_ARGUMENTS["_pages"], timeout=Timeout(hard=3.0), retry=_RETRY
+            )
         )
         return found
 
@@ -79,8 +80,8 @@ class Stage:
         one, item = self._one, self._item
 
         def spec(name: str, queue: str, fn: Callable[..., Any] = one, **more: Any) -> HandlerSpec:
-            arguments = Arguments.of(fn, batch=more.get("batch", False))
             settings = {"retry": _RETRY, "timeout": _LIMITS, **more}
+            arguments = _ARGUMENTS[fn.__name__]
             return HandlerSpec(name=name, fn=fn, is_async=True, arguments=arguments, queue=queue, **settings)
 
         return [
@@ -217,6 +218,20 @@ class Stage:
         world.grew_s = world.loop.time()
         following = str(number + 1) if number + 1 < len(planned.pages) else None
         return Page(planned.pages[number], next=following)
+
+
+def _arguments() -> dict[str, Arguments]:
+    # Read once: a method's signature without `self` is that of the bound one, whatever the world.
+    stage = Stage.__new__(Stage)
+    return {
+        "_one": Arguments.of(stage._one),
+        "_item": Arguments.of(stage._item),
+        "_batch": Arguments.of(stage._batch, batch=True),
+        "_pages": Arguments.of(stage._pages, skip_item=True),
+    }
+
+
+_ARGUMENTS: Final = _arguments()
 
 
 def _attempt_of(chunk: Chunk, n: int) -> int:
