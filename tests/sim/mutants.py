@@ -5,21 +5,21 @@ Each patches the shipped code while its context is open, in as little as possibl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
-from shoestring.core.errors import DiskFull
+from shoestring.core.errors import DiskFull, ShoestringError
 from shoestring.core.lanes import Lane, Park, Queue, Runnable, Scheduler
 from shoestring.core.lifecycle import BURNS_ATTEMPT, Event
 from shoestring.core.model import Page
 from shoestring.core.outcome import Outcome
 from shoestring.core.signals import Scope
 from shoestring.core.window import Window
-from shoestring.engine import books, completer
+from shoestring.engine import completer
 from shoestring.engine.books import Books
 from shoestring.engine.calls import Calls, Slot
-from shoestring.engine.committer import Committer, Gathering, Losers, Submission
+from shoestring.engine.committer import Committer, Gathering, Haste, Losers, Submission
 from shoestring.engine.completer import Completer
 from shoestring.engine.dispatcher import Dispatcher
 from shoestring.engine.engine import Engine
@@ -29,8 +29,7 @@ from shoestring.engine.records import Job, Task
 from shoestring.engine.registry import HandlerSpec
 from shoestring.engine.runner import Runner
 from shoestring.engine.sweeper import Sweeper
-from shoestring.store import batch as batches
-from shoestring.store import opening, rows
+from shoestring.store import opening
 from shoestring.store.batch import Batch
 from shoestring.store.tasks import Loaded
 
@@ -63,16 +62,17 @@ def _nothing(*_args: object, **_options: object) -> None:
 
 @_planted
 def wakeup_lost() -> AbstractContextManager[None]:
-    """The dispatcher clears its flag after it looked: who woke it while it looked is not heard."""
+    """The committer clears its flag after it committed: who wanted a commit meanwhile waits for ever."""
 
-    async def run(self: Dispatcher) -> None:
+    async def run(self: Committer) -> None:
         while True:
             await self._wake.wait()
-            await self._look()
+            await self._commit()
             self._wake.clear()
-            self._arm()
+            if self._haste is Haste.NONE:
+                self._idle.set()
 
-    return _patched(Dispatcher, "run", run)
+    return _patched(Committer, "run", run)
 
 
 @_planted
@@ -124,12 +124,6 @@ def park_not_stored() -> AbstractContextManager[None]:
 
 
 @_planted
-def park_shortened() -> AbstractContextManager[None]:
-    """Of two parks of a lane the later one told holds, even if it ends sooner."""
-    return _patched(books, "longer", lambda _one, other: other)
-
-
-@_planted
 def tokens_not_taken() -> AbstractContextManager[None]:
     """What runs is not charged to its user's bucket."""
     return _patched(Runner, "charge", _nothing)
@@ -139,15 +133,16 @@ def tokens_not_taken() -> AbstractContextManager[None]:
 
 
 @_planted
-def missed_key_ignored() -> AbstractContextManager[None]:
-    """A window counts as complete although a key was stored while the load that says so was under way."""
-    shipped = Window.end_load
+def rest_not_given_up() -> AbstractContextManager[None]:
+    """A full window leaves a task to the disk, and still counts as complete: nobody reads it."""
+    shipped = Window._give_up_the_rest
 
-    def end_load(self: Window[Any, Any], found: Iterable[Any], *, last: Any, more: bool) -> None:
-        self._missed = False
-        shipped(self, found, last=last, more=more)
+    def give_up_the_rest(self: Window[Any, Any], key: Any) -> bool:
+        held = shipped(self, key)
+        self.complete = True
+        return held
 
-    return _patched(Window, "end_load", end_load)
+    return _patched(Window, "_give_up_the_rest", give_up_the_rest)
 
 
 @_planted
@@ -195,21 +190,6 @@ def disowned_too_early() -> AbstractContextManager[None]:
         del self._committer._owned[task.id]
 
     return _patched(Completer, "completed", completed)
-
-
-@_planted
-def doomed_ignored() -> AbstractContextManager[None]:
-    """A delayed task comes due while it is being cancelled, and is taken into memory all the same."""
-    shipped = Dispatcher._promote
-
-    async def promote(self: Dispatcher, now_ms: int) -> None:
-        doomed, self.doomed = self.doomed, set()
-        try:
-            await shipped(self, now_ms)
-        finally:
-            self.doomed = doomed
-
-    return _patched(Dispatcher, "_promote", promote)
 
 
 # -- what is written, and when ------------------------------------------------------------------------------------
@@ -264,30 +244,6 @@ def resurrected() -> AbstractContextManager[None]:
         shipped(self, later)
 
     return _patched(Batch, "absorb", absorb)
-
-
-@_planted
-def deletes_after_inserts() -> AbstractContextManager[None]:
-    """A batch deletes last: a task that comes back under the key it had is gone."""
-    insert = rows.insert
-    last: Final = "INSERT OR REPLACE INTO parks VALUES"
-    deletes = batches._apply_deletes
-    waiting: list[Batch] = []
-
-    def insert_then_delete(conn: Any, statement: str, *rest: Any) -> None:
-        insert(conn, statement, *rest)
-        if statement == last:
-            deletes(conn, waiting.pop())
-
-    @contextmanager
-    def both() -> Iterator[None]:
-        with (
-            _patched(batches, "_apply_deletes", lambda _conn, batch: waiting.append(batch)),
-            _patched(rows, "insert", insert_then_delete),
-        ):
-            yield
-
-    return both()
 
 
 @_planted
@@ -388,9 +344,13 @@ def cursor_apart_from_page() -> AbstractContextManager[None]:
 
     async def store(self: Puller, job: Job, page: Page[object], items: bytes) -> None:
         assert self.jobs is not None
-        await self.jobs.add_items(job, items, lambda: None)
-        job.cursor, job.pulls_failed = page.next, 0
         job.next_pull_at_ms = self._clock.now_ms() + job.spec.every_ms
+        try:
+            await self.jobs.add_items(job, items, lambda: None)
+        except ShoestringError:
+            job.next_pull_at_ms += 5_000
+            return
+        job.cursor, job.pulls_failed = page.next, 0
         if page.next is None:
             self.jobs.seal_job(job, None)
         await self.jobs._committed(None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from itertools import repeat
 from multiprocessing import get_context
 from typing import Final
 
 from tests.sim.mutants import MUTANTS
 from tests.sim.simulation import run
+from tests.sim.violation import Violation
 
 #: What every change has to pass, and what the mutants are caught in.
 BASE: Final = range(300)
@@ -28,9 +28,17 @@ def failures(pool: ProcessPoolExecutor, seeds: Iterable[int], *, mutant: str | N
 
 
 def _failure(seed: int, mutant: str | None) -> str | None:
+    command = f"python -m tests.sim --seed {seed} --verbose"
+    if mutant is None:
+        try:
+            run(seed)
+        except Exception as error:  # noqa: BLE001 - whoever breaks the simulator itself has to name the seed as well
+            return f"{command}  # {type(error).__name__}: {error}"
+        return None
     try:
-        run(seed, mutation=nullcontext if mutant is None else MUTANTS[mutant])
-    except Exception as error:  # noqa: BLE001 - a broken simulator has to name its seed as well
-        options = "" if mutant is None else f" --mutant {mutant}"
-        return f"python -m tests.sim --seed {seed}{options} --verbose  # {type(error).__name__}: {error}"
+        run(seed, mutation=MUTANTS[mutant])
+    except Violation as violation:
+        return f"{command} --mutant {mutant}  # {violation}"
+    except Exception:  # noqa: BLE001 - it fell over, but no invariant saw why
+        return None
     return None

@@ -10,8 +10,10 @@ import pytest
 from tests.sim import seeds
 from tests.sim.mutants import MUTANTS
 
-#: So many seeds a mutant has at most; the slowest needs a third of them.
-_ENOUGH: Final = 90
+pytestmark = pytest.mark.slow
+
+#: So many seeds a mutant has at most; the longest-lived needs a sixth of them.
+_ENOUGH: Final = 120
 #: Tried at a time. What is found is found soon, so more would be run for nothing.
 _AT_A_TIME: Final = 4
 
