@@ -212,19 +212,28 @@ def _run_loop(work: Coroutine[None, None, int]) -> int:
     not end, and a handler may leave either behind.
     """
     loop = uvloop.new_event_loop()
+    stuck: list[str] = []
     try:
-        return loop.run_until_complete(work)
+        code = loop.run_until_complete(work)
+        stuck = loop.run_until_complete(_cancel_rest())
+        if stuck:
+            # A coroutine that swallows whatever is thrown at it would swallow its destruction, too, and spin for ever.
+            _end_now(code, stuck)
+        return code
     finally:
-        loop.run_until_complete(_cancel_rest())
-        loop.close()
+        if not stuck:
+            loop.run_until_complete(_cancel_rest())
+            loop.close()
 
 
-async def _cancel_rest() -> None:
+async def _cancel_rest() -> list[str]:
+    """Cancel what is left in the loop; return the names of what does not end."""
     rest = asyncio.all_tasks() - {asyncio.current_task()}
     for one in rest:
         one.cancel()
     if rest:
-        await asyncio.wait(rest, timeout=LEAVE_S)
+        _, rest = await asyncio.wait(rest, timeout=LEAVE_S)
+    return [one.get_name() for one in rest]
 
 
 def _log_lost_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -240,7 +249,12 @@ def _leave_threads_behind(code: int) -> None:
         one.join(max(0.0, deadline - time.monotonic()))
     stuck = [one.name for one in left if one.is_alive()]
     if stuck:
-        log.warning("threads_left", threads=stuck)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _end_now(code, stuck)
+
+
+def _end_now(code: int, stuck: list[str]) -> None:
+    """End the process without Python's own end, which would wait for what a handler left behind."""
+    log.warning("threads_left", threads=stuck)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
