@@ -18,7 +18,7 @@ from shoestring.core.clock import Dice
 from shoestring.core.model import Delivery
 from shoestring.core.outcome import CANCELLED, RELEASED, Outcome, outcome_of
 from shoestring.core.retry import RetryPolicy
-from shoestring.core.signals import SoftTimeout
+from shoestring.core.signals import ItemsFailed, SoftTimeout
 from shoestring.engine.deadlines import Deadlines, Limited
 from shoestring.engine.records import Task
 from shoestring.engine.registry import HandlerSpec
@@ -90,6 +90,9 @@ class Calls:
                 await self._drive(slot, spec.fn(*args, **kwargs))
             else:
                 await self._in_thread(slot, partial(spec.fn, *args, **kwargs))
+        except ItemsFailed as failed:
+            if failed.errors:  # else it says in so many words that all is done
+                raise
         finally:
             slot.turn += 1
         if slot.stop is not None:  # it finished in spite of being told to stop: that counts
@@ -164,6 +167,8 @@ class Calls:
             error = TimeoutError(f"the hard time limit of {spec.timeout.hard:g} s has passed")
         elif isinstance(error, asyncio.CancelledError):
             error = RuntimeError("the handler cancelled itself")
+        elif isinstance(error, ItemsFailed):  # of a task of its own, not of a chunk: it fails as its first item did
+            error = next(iter(error.errors.values()), error)
         draw = self._dice.random()
         return outcome_of(error, policy, attempt=attempt, draw=draw, chars_max=self._error_chars_max)
 
