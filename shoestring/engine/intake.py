@@ -328,6 +328,7 @@ class Intake:
             row = (due_at_ms, task_id, lane.id, rank, *columns)
             if durability is Durability.VOLATILE:
                 batch.delayed[task_id] = row
+                self._committer.want(Haste.SOON)  # it comes due from the disk, perhaps before the lazy window is over
             else:
                 batch.accepted_delayed.append(row)
         elif durability is Durability.VOLATILE:
