@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from shoestring.core.errors import StorageError
 from shoestring.store import schema
-from shoestring.store.batch import Batch, apply
+from shoestring.store.batch import Batch
 from shoestring.store.db import classify, transact
 from tests.sim.loop import Killed
 
@@ -133,7 +133,7 @@ class SimDb:
                 raise classify(error, self._path) from error
         else:
             result = await self._run(self._writer, lambda: self._transaction(f, args, mark))
-        if f is apply:
+        if args and isinstance(args[0], Batch):
             asyncio.get_running_loop().call_soon(self._observer.settled)  # after the caller took note of it
         return result
 

@@ -46,6 +46,7 @@ CATALOGUE: Final = {
     "timers_hold": "a delayed row the timers have passed is in memory",
     # time
     "liveness": "runnable work and a free slot do not coexist for more than two seconds",
+    "answered": "whoever asks for something is answered, while the disk has room",
     "overdue": "a delayed task moves when it is due",
     "pull_liveness": "a source whose lane has room is pulled",
     "punctual": "on a quiet machine a delayed task starts within 10 ms",
@@ -67,6 +68,7 @@ CATALOGUE: Final = {
 }
 
 
+_PUNCTUAL_MS: Final = 10
 #: Stored buckets are rounded to the millisecond.
 _ROUNDING_MS: Final = 2
 
@@ -137,6 +139,10 @@ def _check_time(world: World, call: Call) -> None:
     # What was due by the clock of a generation before stays so, even if the clock was set back since.
     if world.latest_ms < subject.due_at_ms:
         world.fail("never_early", f"{subject.n}: {subject.due_at_ms - world.latest_ms} ms before it is due")
+    if world.is_calm and subject.due_at_ms and call.attempt == 1:
+        late_ms = call.started_ms - subject.due_at_ms
+        if late_ms > _PUNCTUAL_MS:
+            world.fail("punctual", f"{subject.n}: {late_ms} ms late")
     # At-most-once tasks are marked on disk, and suspects wait to be alone, after they were chosen.
     spec = task.handler.spec
     assert spec is not None

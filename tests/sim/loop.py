@@ -89,6 +89,6 @@ class SimLoop(asyncio.SelectorEventLoop):
             each._log_destroy_pending = False  # type: ignore[attr-defined]
             coro = each.get_coro()
             try:
-                coro.close()  # type: ignore[union-attr]
+                coro.close()
             except (Exception, asyncio.CancelledError, SystemExit):  # noqa: BLE001, PERF203
                 continue

@@ -36,7 +36,7 @@ class Producers:
         assert self._world.engine is not None
         return self._world.engine
 
-    def begin(self, group: asyncio.TaskGroup, actions: int, active_s: float) -> None:
+    def begin(self, actions: int, active_s: float) -> list[asyncio.Task[None]]:
         """Start what happens in one generation."""
         choices: list[tuple[Callable[[], Coroutine[Any, Any, None]], int]] = [
             (self._enqueue, 10), (self._burst, 2), (self._stream, 2), (self._pull, 2), (self._cancel_task, 3),
@@ -44,16 +44,21 @@ class Producers:
         ]  # fmt: skip
         if self._scenario.calm:
             choices = [(self._enqueue, 1)]
-        for stream in self._streams:
-            if not stream.ended:
-                group.create_task(stream.resume())
+        going = [asyncio.ensure_future(self._surely(stream.resume())) for stream in self._streams if not stream.ended]
         for _ in range(actions):
             act = self._rng.choices([each for each, _ in choices], [weight for _, weight in choices])[0]
-            group.create_task(self._later(self._rng.uniform(0, active_s), act))
+            going.append(asyncio.ensure_future(self._later(self._rng.uniform(0, active_s), act)))
+        return going
 
     async def _later(self, delay_s: float, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(delay_s)
-        await act()
+        await self._surely(act())
+
+    async def _surely(self, act: Coroutine[Any, Any, None]) -> None:
+        try:
+            await act
+        except Exception as error:  # noqa: BLE001 - nobody outside may be told of what is not their mistake
+            self._world.fail("daemon_lives", f"a producer was told {error!r}")
 
     # -- single tasks ---------------------------------------------------------------------------------------------
 
@@ -102,7 +107,8 @@ class Producers:
         world = self._world
         world.say("submit", *(f"{subject.n}:{subject.handler}" for subject, _ in drawn))
         try:
-            answers = await self._engine.submit([entry for _, entry in drawn])
+            with world.asks("submit"):
+                answers = await self._engine.submit([entry for _, entry in drawn])
         except ShoestringError as error:
             world.say("refused", drawn[0][0].n, type(error).__name__)
             for subject, _ in drawn:
@@ -161,7 +167,8 @@ class Producers:
     async def _open(self, job: SimJob, spec: JobSpec) -> bool:
         self._world.say("open", job.number, spec.handler)
         try:
-            job.job_id = await self._engine.open_job(spec)
+            with self._world.asks("open"):
+                job.job_id = await self._engine.open_job(spec)
         except ShoestringError as error:
             job.refused = True
             self._world.say("refused", f"job {job.number}", type(error).__name__)
@@ -200,7 +207,8 @@ class Producers:
         world.asked_to_cancel.add(task_id)
         world.say("cancel", task_id)
         try:
-            view = await self._engine.cancel_task(task_id)
+            with world.asks("cancel"):
+                view = await self._engine.cancel_task(task_id)
         except ShoestringError as error:
             world.say("refused", f"cancel {task_id}", type(error).__name__)
             return
@@ -217,7 +225,8 @@ class Producers:
         job.maybe_cancelled = True
         world.say("cancel job", job.number)
         try:
-            progress = await self._engine.cancel_job(job.job_id)
+            with world.asks("cancel job"):
+                progress = await self._engine.cancel_job(job.job_id)
         except ShoestringError as error:
             world.say("refused", f"cancel job {job.number}", type(error).__name__)
             return
@@ -230,10 +239,11 @@ class Producers:
         world.say("replay")
         world.replays += 1
         try:
-            if self._rng.random() < 0.5:
-                count = await self._engine.replay(all=True)
-            else:
-                count = await self._engine.replay(handler=self._rng.choice(self._scenario.handlers))
+            with world.asks("replay"):
+                if self._rng.random() < 0.5:
+                    count = await self._engine.replay(all=True)
+                else:
+                    count = await self._engine.replay(handler=self._rng.choice(self._scenario.handlers))
         except ShoestringError as error:
             world.say("refused", "replay", type(error).__name__)
             return
@@ -301,7 +311,8 @@ class _Stream:
         world.say("append", job.number, seq)
         world.grew_s = asyncio.get_running_loop().time()
         try:
-            await world.engine.append_items(job.job_id, seq, items)
+            with world.asks("append"):
+                await world.engine.append_items(job.job_id, seq, items)
         except ShoestringError as error:
             world.say("refused", f"slice {seq} of job {job.number}", type(error).__name__)
             return None if job.maybe_cancelled or isinstance(error, PayloadTooLarge) else False

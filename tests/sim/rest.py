@@ -36,6 +36,13 @@ def check_nothing_held(world: World, engine: Engine) -> None:
             world.fail("nothing_held", f"{name}: {value}")
 
 
+def check_suspects(world: World, found: list[tuple[int, int]]) -> None:
+    """Check, at a start, that the register names only what the dead process had in hand."""
+    allowed = world.suspects if world.crashed_since(world.generation - 1) else set()
+    if innocent := set(found) - allowed:
+        world.fail("no_suspects", f"{sorted(innocent)}, of {sorted(allowed)}")
+
+
 def check_waiting(world: World, engine: Engine, conn: sqlite3.Connection) -> None:
     """Check that an idle engine knows how much waits for a handler that is not declared."""
     waiting: Counter[tuple[int, str]] = Counter()

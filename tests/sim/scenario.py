@@ -36,6 +36,7 @@ class Life:
     steps_ms: tuple[tuple[float, int], ...]  # (when, by how much the wall clock is set)
     without: tuple[str, ...]
     grace_s: float
+    hurries_s: float | None  # somebody loses patience with the stop after this
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def draw(seed: int, folder: Path) -> Scenario:
         database=folder / "sim.db",
         runtime_dir=folder,
         run=RunConfig(
-            slots=rng.choice((2, 3, 5, 12)),
+            slots=20 if calm else rng.choice((2, 3, 5, 12)),
             grace_s=2.0,
             abandon_after_s=1.0,
             prefetch=rng.choice((1, 2, 3, 6, 12, 2_000)),
@@ -80,12 +81,14 @@ def draw(seed: int, folder: Path) -> Scenario:
     temper = Temper(
         trouble=0.0 if calm else rng.choice((0.1, 0.3, 0.6)),
         quick=rng.choice((0.1, 0.5, 0.9)),
-        typical_s=rng.choice((0.005, 0.05, 0.4)),
+        typical_s=0.001 if calm else rng.choice((0.005, 0.05, 0.4)),
         stubborn=rng.choice((0.0, 0.05, 0.3)),
     )
     count = 1 if calm else rng.choice((1, 2, 3, 4))
     lives = tuple(_draw_life(rng, calm=calm, last=number == count - 1) for number in range(count))
     handlers = _HANDLERS if rng.random() < 0.5 else tuple(rng.sample(_HANDLERS, 3))
+    if calm:
+        handlers = ("plain", "planned", "careless", "timed")
     return Scenario(
         config=config, temper=temper, users=rng.choice((1, 2, 4)), lives=lives, calm=calm, handlers=handlers,
         poison=not calm and rng.random() < 0.1,
@@ -132,4 +135,5 @@ def _draw_life(rng: Random, *, calm: bool, last: bool) -> Life:
         steps_ms=tuple(steps),
         without=("fickle",) if not last and rng.random() < 0.3 else (),
         grace_s=rng.choice((0.0, 0.5, 2.0)),
+        hurries_s=rng.choice((None, None, None, 0.1)),
     )

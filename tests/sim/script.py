@@ -97,7 +97,7 @@ _SCOPES: Final[tuple[Scope, ...]] = ("lane", "lane", "queue", "user")
 
 def draw_steps(rng: Random, temper: Temper) -> list[Step]:
     """Draw the script of one subject."""
-    steps = []
+    steps: list[Step] = []
     while len(steps) < 6:
         step = _draw_step(rng, temper)
         steps.append(step)

@@ -67,7 +67,7 @@ def run(
 class Simulation:
     def __init__(self, seed: int, folder: Path, *, verbose: bool) -> None:
         self.scenario = draw(seed, folder)
-        self.world = World(seed, verbose)
+        self.world = World(seed, verbose, self.scenario.calm)
         self.dbs: list[SimDb] = []
         self._rng = Random(f"run {seed}")
         self._producers = Producers(world=self.world, scenario=self.scenario, rng=Random(f"producers {seed}"))
@@ -134,6 +134,7 @@ class Simulation:
             rng=Random(self._rng.random()),
         )  # fmt: skip
         await service.start()
+        rest.check_suspects(world, service.suspects)
         world.engine = service.engine
         world.buckets = {lane: bucket.refilled(clock.now_ms()) for lane, bucket in world.buckets.items()}
         self._set_off_faults(loop, db, life, clock)
@@ -166,6 +167,7 @@ class Simulation:
             self.world.say("step", by_ms)
             self.world.stepped_ms += by_ms
             clock.stepped_ms += by_ms
+            clock.was_set = True
 
         for at_s, by_ms in life.steps_ms:
             loop.call_later(at_s, step, by_ms)
@@ -184,24 +186,32 @@ class Simulation:
         self.world.fail("daemon_lives", f"{context.get('message')}: {context.get('exception')!r}")
 
     async def _play(self, service: SimService, life: Life) -> bool:
-        world, loop = self.world, self.world.loop
-        assert loop is not None
-        until_s = loop.time() + life.active_s
-        async with asyncio.TaskGroup() as group:
-            self._producers.begin(group, life.actions, life.active_s)
-        await asyncio.sleep(max(0.0, until_s - loop.time()))
+        outside = self._producers.begin(life.actions, life.active_s)
+        await asyncio.sleep(life.active_s)
         if life.ending in (Ending.DRAIN, Ending.BURST):
+            await asyncio.gather(*outside)
             await self._drain(service)
         if life.ending is Ending.DRAIN:
             await self._check_rest(service)
+        await self._stop(service, life)
+        for each in outside:  # a stop does not wait for who is still asking
+            each.cancel()
+        await asyncio.gather(*outside, return_exceptions=True)
+        return True
+
+    async def _stop(self, service: SimService, life: Life) -> None:
+        world, loop = self.world, self.world.loop
+        assert loop is not None
         began_s = loop.time()
         world.say("stop")
+        if life.hurries_s is not None:
+            loop.call_later(life.hurries_s, service.hurry)
         await service.stop(life.grace_s)
         took_s = loop.time() - began_s
-        if took_s > life.grace_s + self.scenario.config.run.abandon_after_s + 6:
-            world.fail("stop_ends", f"{took_s:.1f} s for a grace of {life.grace_s} s")
+        grace_s = life.grace_s if life.hurries_s is None else min(life.grace_s, life.hurries_s)
+        if took_s > grace_s + self.scenario.config.run.abandon_after_s + 6:
+            world.fail("stop_ends", f"{took_s:.1f} s for a grace of {grace_s} s")
         world.say("stopped")
-        return True
 
     async def _drain(self, service: SimService) -> None:
         engine = service.engine

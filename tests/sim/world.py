@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from shoestring.core.bucket import Bucket
@@ -75,6 +77,7 @@ class SimClock:
     steady: SteadyWall
     stepped_ms: int
     latest_ms: int  # the latest it showed, in this generation or one before
+    was_set: bool = False
 
     def now_ms(self) -> int:
         now_ms = self.steady.read(self.wall_ms(), self.loop.time())
@@ -95,6 +98,7 @@ class World:
 
     seed: int
     verbose: bool = False
+    is_calm: bool = False  # nothing is slow, nothing fails
     subjects: dict[int, Subject] = field(default_factory=dict)
     lives: dict[tuple[int, int], list[Call]] = field(default_factory=dict)
     running: dict[Call, None] = field(default_factory=dict)
@@ -108,6 +112,7 @@ class World:
     cancelled_jobs: set[int] = field(default_factory=set)
     replays: int = 0  # asked for
     replayed: int = 0  # tasks confirmed
+    asking: dict[int, tuple[str, int]] = field(default_factory=dict)  # who waits for an answer, and for what
     grew_s: float = 0.0  # when items were last handed over
     seq: int = 0
     committed_seq: int = 0  # what happened before this is in the file
@@ -115,6 +120,7 @@ class World:
     generation: int = 0
     crashes: list[int] = field(default_factory=list)  # generations that ended without saying so
     lost_after: dict[int, int] = field(default_factory=dict)  # by generation: what its crash left in the file
+    suspects: set[tuple[int, int]] = field(default_factory=set)  # (lane, rank) of what the dead process had in hand
     dead: bool = True  # the process is gone; who still talks is not heard
     counts: dict[str, int] = field(default_factory=dict)
     violation: Violation | None = None
@@ -150,9 +156,25 @@ class World:
         assert self.clock is not None
         return self.clock.now_ms()
 
+    @contextmanager
+    def asks(self, what: str) -> Iterator[None]:
+        """Note that somebody waits for an answer."""
+        self.seq += 1
+        me = self.seq
+        self.asking[me] = what, me
+        try:
+            yield
+        finally:
+            self.asking.pop(me, None)
+
     def hush(self) -> None:
         """Hear nobody any more: the process is gone."""
         self.dead = True
+        if self.engine is not None:
+            self.suspects = {
+                (int(slot.runs.lane.id), int(slot.runs.rank)) for slot in self.engine.runner.slots.values() if slot.runs
+            } | {(int(call.task.lane.id), int(call.task.rank)) for call in self.running}
+        self.asking.clear()
 
     @property
     def latest_ms(self) -> int:
@@ -205,7 +227,8 @@ class World:
 
 def _park_key(lane: tuple[str, str], scope: Scope) -> tuple[Scope, str | tuple[str, str]]:
     queue, user = lane
-    return scope, {"lane": (queue, user), "queue": queue, "user": user}[scope]
+    names: dict[Scope, str | tuple[str, str]] = {"lane": lane, "queue": queue, "user": user}
+    return scope, names[scope]
 
 
 def _kill() -> None:
