@@ -127,12 +127,14 @@ def find_lanes(conn: sqlite3.Connection, wanted: Sequence[tuple[str, str]]) -> t
 def _count_crash(conn: sqlite3.Connection, suspects: Sequence[tuple[int, int]]) -> int:
     """Raise the crash count of the tasks that were running at an unclean death; return how many were still there.
 
-    `suspects` are keys (lane, rank) from the register. A task whose outcome was committed is gone and stays so. A chunk
-    that got items done since its last crash begins to count anew: one with a deadly item dies at that item every time.
+    `suspects` are keys (lane, rank) from the register; a task stands there twice if an abandoned call of it went on
+    while it was tried again, and has died once all the same. A task whose outcome was committed is gone and stays so.
+    A chunk that got items done since its last crash begins to count anew: one with a deadly item dies at that item
+    every time.
     """
     counted = 0
     elsewhere: list[tuple[int, int]] = []
-    for lane, rank in suspects:
+    for lane, rank in dict.fromkeys(suspects):
         row: tuple[Value] | None = conn.execute(
             "SELECT extra FROM ready WHERE lane = ? AND rank = ?", (lane, rank)
         ).fetchone()
