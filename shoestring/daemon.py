@@ -67,6 +67,11 @@ def run(config: Config, burst: bool = False) -> int:
     try:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         code = _run_loop(_Life(config, app, lock, burst).run())
+    except KeyboardInterrupt as error:
+        # Ctrl-C is a signal the loop handles, so a handler raised this itself, and it goes through everything. The
+        # threads of the database are still there: Python's own end would wait for them with the lock released.
+        log.error("daemon_failed", error=error, advice="a handler raised KeyboardInterrupt; what is stored is safe")
+        code = UNEXPECTED
     finally:
         lock.release()
     _leave_threads_behind(code)

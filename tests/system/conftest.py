@@ -39,6 +39,11 @@ async def say(what: str) -> None:
     tell(what)
 
 
+@app.task(name="interrupt")
+async def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @app.task(name="hang")
 async def hang() -> None:
     tell("hanging")

@@ -88,6 +88,18 @@ def test_a_disk_that_refuses_a_write_ends_it_with_74_and_loses_nothing(start: St
     assert status["delayed"] == 1
 
 
+def test_a_handler_that_raises_keyboard_interrupt_does_not_leave_a_half_dead_process(start: Start, told: Ear) -> None:
+    """It goes through the loop. The process stayed without a lock or a log, waiting for the database's threads."""
+    daemon = start()
+    daemon.wait_ready()
+
+    with contextlib.suppress(msgspec.DecodeError, ConnectionError):  # it may end before, or with, the answer
+        daemon.call("enqueue", {"tasks": [["interrupt", {}]]})
+
+    assert daemon.end() == 1
+    assert "daemon_failed" in events(daemon.stderr)
+
+
 def test_burst_ends_when_nothing_is_left(start: Start, told: Ear) -> None:
     """A cron job or a test run wants an end, and an exit code."""
     first = start()
