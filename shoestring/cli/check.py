@@ -13,7 +13,7 @@ from shoestring.cli.figures import count, counted, size, span
 from shoestring.cli.group import Command
 from shoestring.cli.session import Session, with_session
 from shoestring.cli.table import Column, rows, sentences, terminal_width
-from shoestring.core.errors import ShoestringError, StorageError
+from shoestring.core.errors import ConfigError, ShoestringError, StorageError
 
 if TYPE_CHECKING:
     from shoestring.core.model import Status
@@ -160,6 +160,8 @@ def _check_database(session: Session, running: Status | ShoestringError) -> Foun
         pending = counted(running.pending, "item")
         return Found(f"{running.database}: {size(running.database_bytes)}, {pending} pending")
     folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"The folder of database = {path} does not exist. Create {folder}, or correct the path.")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise StorageError(
             f"The folder {folder} cannot be written by this user. Nothing was changed. Correct its owner."

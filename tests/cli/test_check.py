@@ -141,6 +141,17 @@ def test_a_daemon_that_runs_older_code_is_noticed(invoke: Invoke, recorded: Reco
     assert "It does not know send_mail: restart it" in invoke("check", "--app", app).stdout
 
 
+def test_a_folder_that_is_not_there_is_told_as_the_daemon_tells_it(
+    invoke: Invoke, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said the folder could not be written, which sends people to its owner."""
+    monkeypatch.setenv("SHOESTRING_DATABASE", "/nonexistent/q.db")
+    result = invoke("check", "--offline", "--app", app)
+
+    assert result.exit_code == 78
+    assert "Create /nonexistent, or correct the path." in result.stdout
+
+
 @pytest.mark.root
 def test_a_folder_that_cannot_be_written_is_found(invoke: Invoke, app: str, as_nobody: AsNobody) -> None:
     """WAL needs files beside the database; the daemon could not even start."""
