@@ -155,7 +155,8 @@ def _notes(known: Status) -> Iterator[str]:
         )
         yield "  A restart of the daemon ends them; give their I/O a timeout of its own."
     if known.suspects:
-        yield _warning(f"{counted(known.suspects, 'task')} ran when the daemon last died; each is watched alone.")
+        yield _warning(f"{counted(known.suspects, 'task')} ran when the daemon last died.")
+        yield "  One that does so twice runs alone; at the third time it is discarded."
     if known.discarded_kept:
         yield f"{counted(known.discarded_kept, 'discarded task')} kept: shoestring discarded, shoestring retry"
 
