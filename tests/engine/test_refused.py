@@ -73,7 +73,7 @@ async def test_a_task_that_cannot_be_is_refused_and_not_stored(
     assert type(refused) is error
     assert isinstance(stored, int)
     with pytest.raises(error, match=says):
-        raise refused  # type: ignore[misc]
+        raise refused
     await hello.idle()
     assert hello.counts() == {"accepted": 1, "completed": 1}
 

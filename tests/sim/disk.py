@@ -20,6 +20,7 @@ from shoestring.store import schema
 from shoestring.store.batch import Batch
 from shoestring.store.db import classify, transact
 from tests.sim.loop import Killed
+from tests.sim.power import Image
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -29,7 +30,7 @@ _LOTS = 1 << 40
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong with the disk in one generation. Writes and syncs are counted from 1; periods are virtual seconds."""
+    """What goes wrong with the disk in one generation. Writes and syncs count from 1; periods are virtual seconds."""
 
     kill_before_commit: int | None = None
     kill_after_commit: int | None = None
@@ -105,6 +106,9 @@ class SimDb:
         self._hops = 0  # asked of the writer's thread and not heard of
         self._observer = observer
         self.faults = faults
+        #: Makes an image of what is committed; asked when a sync is, and kept in `image` when that is through.
+        self.take_image: Callable[[], Image] | None = None
+        self.image: Image | None = None
         self.injected = False  # a fault that ends the daemon was injected
         self._writer_conn = schema.open_database(path)
         self._viewer_conn = schema.connect(path, cache_kib=64, read_only=True)
@@ -184,7 +188,9 @@ class SimDb:
         return any(begin <= now_s < end for begin, end in periods)
 
     async def sync(self) -> None:
+        image = self.take_image() if self.take_image is not None else None
         await self._sync.call(self._fdatasync)
+        self.image = image or self.image
 
     def _fdatasync(self) -> None:
         self._syncs += 1

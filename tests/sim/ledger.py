@@ -18,7 +18,8 @@ from shoestring.store.tasks import Extra
 from tests.sim.world import World
 
 _TASKS: Final = f"""
-SELECT t.place, t.lane, t.rank & {ID_MASK}, t.rank, t.due, t.handler, t.job, t.extra, chunks.size, progress.state, jobs.state
+SELECT t.place, t.lane, t.rank & {ID_MASK}, t.rank, t.due, t.handler, t.job, t.extra,
+    chunks.size, progress.state, jobs.state
 FROM (SELECT 'ready' AS place, lane, rank, NULL AS due, handler, job, extra FROM ready
       UNION ALL SELECT 'delayed', lane, rank, due_at_ms, handler, job, extra FROM delayed) AS t
 LEFT JOIN chunks ON chunks.id = t.rank & {ID_MASK} LEFT JOIN progress ON progress.id = t.rank & {ID_MASK}
@@ -171,4 +172,5 @@ def check_memory(world: World, stored: list[StoredTask]) -> None:
             world.fail("window_holds", f"task {each.id} of lane {lane.id} was passed and is nowhere in memory")
     for lane in books.lanes.values():
         if lane.ledger.pending < 0 or lane.delayed < 0 or lane.running < 0:
-            world.fail("lead", f"lane {lane.id}: {lane.ledger.pending} pending, {lane.delayed} delayed, {lane.running} run")
+            counts = f"{lane.ledger.pending} pending, {lane.delayed} delayed, {lane.running} run"
+            world.fail("lead", f"lane {lane.id}: {counts}")

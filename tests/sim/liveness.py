@@ -76,7 +76,8 @@ class Liveness:
                 of_handler = sum(task.handler is handler for task in running)
                 queue_max = lane.queue.config.concurrency
                 handler_max = handler.spec.concurrency if handler.spec is not None else 0
-                has_room = (queue_max is None or of_queue < queue_max) and (handler_max is None or of_handler < handler_max)
+                queue_has_room = queue_max is None or of_queue < queue_max
+                has_room = queue_has_room and (handler_max is None or of_handler < handler_max)
                 if has_room and not self._is_held(lane, now_ms):
                     found.append(("liveness", lane.queue.name, lane.user, first.id, len(self._world.lives)))
         return found + self._pulls(engine, now_ms)

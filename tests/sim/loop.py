@@ -90,5 +90,5 @@ class SimLoop(asyncio.SelectorEventLoop):
             coro = each.get_coro()
             try:
                 coro.close()
-            except (Exception, asyncio.CancelledError, SystemExit):  # noqa: BLE001, PERF203
+            except (Exception, asyncio.CancelledError, SystemExit):  # noqa: BLE001
                 continue

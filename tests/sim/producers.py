@@ -1,4 +1,4 @@
-"""The producers and people of a run: they enqueue, fan out, cancel, replay and look, and remember what they were told."""
+"""The producers and people of a run: they enqueue, fan out, cancel, replay, look, and remember what they were told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shoestring.engine.engine import Engine
 from tests.sim.scenario import Scenario
 from tests.sim.script import Act, Step, Subject, draw_steps
 from tests.sim.stage import SimJob
-from tests.sim.world import World
+from tests.sim.world import Cancelled, World
 
 _SHARED: Final = msgspec.Raw(b'{"tag":"shared"}')
 
@@ -60,6 +60,11 @@ class Producers:
         except Exception as error:  # noqa: BLE001 - nobody outside may be told of what is not their mistake
             self._world.fail("daemon_lives", f"a producer was told {error!r}")
 
+    def power_was_cut(self) -> None:
+        """Give up the streams that were under way: the daemon may have forgotten slices it had taken."""
+        for stream in self._streams:
+            stream.ended = True
+
     # -- single tasks ---------------------------------------------------------------------------------------------
 
     def _subject(self, handler: str, *, steps: list[Step] | None = None, heavy: bool = False) -> Subject:
@@ -99,8 +104,10 @@ class Producers:
             subject.expires_at_ms = now_ms + options["expires_in_ms"]
         subject.user, subject.unique = options["user"], options.get("unique")
         durability = options.get("durability")
-        subject.volatile = (durability or (subject.handler == "careless" and Durability.VOLATILE)) is Durability.VOLATILE
+        declared = Durability.VOLATILE if subject.handler == "careless" else None
+        subject.volatile = (durability or declared) is Durability.VOLATILE
         subject.volatile = subject.volatile and subject.unique is None
+        subject.durable = (durability or (subject.handler == "careful" and Durability.DURABLE)) is Durability.DURABLE
         return subject, Entry(subject.handler, msgspec.Raw(b'{"n":%d}' % subject.n), Options(**options))
 
     async def _submit(self, drawn: list[tuple[Subject, Entry]]) -> None:
@@ -117,6 +124,7 @@ class Producers:
         for (subject, _), answer in zip(drawn, answers, strict=True):
             if isinstance(answer, int):
                 subject.accepted, subject.task_id, subject.accepted_in = True, answer, world.generation
+                subject.told = world.committed_seq
             else:
                 subject.accepted = False
             said = f"like {answer.task_id}" if isinstance(answer, Duplicate) else type(answer).__name__
@@ -154,7 +162,8 @@ class Producers:
             self._draw_troubles(job)
         self.jobs[number] = job
         return job, JobSpec(
-            handler=handler, body=_SHARED, options=Options(**options), chunk=rng.choice((1, 3, 8)), every_ms=job.every_ms,
+            handler=handler, body=_SHARED, options=Options(**options), chunk=rng.choice((1, 3, 8)),
+            every_ms=job.every_ms,
             source=source, then=then,
         )  # fmt: skip
 
@@ -173,6 +182,7 @@ class Producers:
             job.refused = True
             self._world.say("refused", f"job {job.number}", type(error).__name__)
             return False
+        job.opened = self._world.committed_seq
         self._world.say("opened", job.number, job.job_id)
         return True
 
@@ -198,7 +208,7 @@ class Producers:
         task_id = self._rng.choice(ids)
         for n in world.chunks.get(task_id, []):
             world.subjects[n].maybe_cancelled = True
-        for (n, life), _ in world.lives.items():
+        for n, life in world.lives:
             if life == task_id:
                 world.subjects[n].maybe_cancelled = True
         for each in world.subjects.values():
@@ -213,7 +223,7 @@ class Producers:
             world.say("refused", f"cancel {task_id}", type(error).__name__)
             return
         world.say("cancelled", task_id)
-        world.cancelled_tasks[task_id] = view.state is TaskState.RUNNING
+        world.cancelled_tasks[task_id] = Cancelled(view.state is TaskState.RUNNING, world.committed_seq)
 
     async def _cancel_job(self) -> None:
         world = self._world
@@ -232,7 +242,7 @@ class Producers:
             return
         world.say("cancelled job", job.number, progress.state.value)
         if progress.state is JobState.CANCELLED:
-            world.cancelled_jobs.add(job.job_id)
+            world.cancelled_jobs[job.job_id] = world.committed_seq
 
     async def _replay(self) -> None:
         world = self._world
@@ -317,6 +327,6 @@ class _Stream:
             world.say("refused", f"slice {seq} of job {job.number}", type(error).__name__)
             return None if job.maybe_cancelled or isinstance(error, PayloadTooLarge) else False
         self._acked.add(seq)
-        job.taken.add(seq)
+        job.taken[seq] = world.committed_seq
         world.say("taken", job.number, seq)
         return True

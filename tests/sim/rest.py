@@ -68,7 +68,8 @@ def check_books(world: World, engine: Engine, conn: sqlite3.Connection) -> None:
     for lane in engine.books.lanes.values():
         books = lane.ledger
         mine = (
-            books.accepted, books.completed, books.discarded, books.cancelled, books.expired, books.dropped, lane.delayed,
+            books.accepted, books.completed, books.discarded, books.cancelled, books.expired, books.dropped,
+            lane.delayed,
         )  # fmt: skip
         if any(mine) and in_file.get(lane.id) != mine:
             world.fail("books_close", f"lane {lane.id}: {mine} in memory, {in_file.get(lane.id)} in the file")

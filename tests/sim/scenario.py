@@ -20,6 +20,7 @@ class Ending(enum.Enum):
     BURST = "burst"  # stops when nothing is left
     KILL = "kill"  # at some moment
     KILL_AT_COMMIT = "kill at commit"
+    POWER = "power"  # is cut at some moment
     BREAK = "break"  # the disk fails in a way that ends the daemon
 
 
@@ -99,8 +100,11 @@ def _draw_life(rng: Random, *, calm: bool, last: bool) -> Life:
     ending = Ending.DRAIN
     if not last:
         ending = rng.choice(
-            (Ending.STOP, Ending.STOP, Ending.KILL, Ending.KILL_AT_COMMIT, Ending.KILL_AT_COMMIT, Ending.BREAK, Ending.BURST)
-        )
+            (
+                Ending.STOP, Ending.STOP, Ending.KILL, Ending.KILL_AT_COMMIT, Ending.KILL_AT_COMMIT, Ending.BREAK,
+                Ending.BURST, Ending.POWER,
+            )
+        )  # fmt: skip
     active_s = rng.uniform(2, 12)
     faults = Faults()
     steps: list[tuple[float, int]] = []

@@ -24,6 +24,7 @@ from tests.sim.disk import Faults, SimDb
 from tests.sim.ledger import Watch
 from tests.sim.liveness import Liveness
 from tests.sim.loop import Killed, Livelock, SimLoop
+from tests.sim.power import Image, forget_since
 from tests.sim.producers import Producers
 from tests.sim.scenario import Ending, Life, draw
 from tests.sim.service import SimService
@@ -74,6 +75,7 @@ class Simulation:
         self._stage = Stage(self.world, self._producers.jobs)
         self._watch = Watch(self.world)
         self._path = self.scenario.config.database
+        self._image = Image()
 
     def run(self) -> Report:
         world = self.world
@@ -113,10 +115,22 @@ class Simulation:
         except Livelock as error:
             raise Violation("drains", str(error)) from error
         if not clean and world.violation is None:
+            self._image = self.dbs[-1].image or self._image
             world.say("crash")
+            if life.ending is Ending.POWER:
+                self._cut_power()
             world.crashed()
         world.running.clear()
         return clean and life.ending is Ending.DRAIN
+
+    def _cut_power(self) -> None:
+        self.world.say("power cut")
+        self.world.power_cuts += 1
+        self._image.restore(self._path)
+        for register in self._path.parent.glob("*.running"):
+            register.unlink()  # it was in memory
+        self._producers.power_was_cut()
+        forget_since(self._image, self.world, self._producers.jobs)
 
     async def _generation(self, loop: SimLoop, life: Life) -> bool:
         world = self.world
@@ -126,8 +140,11 @@ class Simulation:
             faults=Faults(), observer=self._watch,
         )  # fmt: skip
         self.dbs.append(db)
+        if any(each.ending is Ending.POWER for each in self.scenario.lives):
+            db.image, db.take_image = self._image, lambda: Image.of(self._path, world)
         wall_ms = EPOCH_MS + int(loop.time() * 1000) + world.stepped_ms
-        clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms, world.clock.latest_ms if world.clock else 0)
+        latest_ms = world.clock.latest_ms if world.clock else 0
+        clock = SimClock(loop, SteadyWall(wall_ms, loop.time()), world.stepped_ms, latest_ms)
         world.clock = clock
         service = SimService(
             config=self.scenario.config, registry=self._stage.registry(without=life.without), db=db, clock=clock,
@@ -138,7 +155,7 @@ class Simulation:
         world.engine = service.engine
         world.buckets = {lane: bucket.refilled(clock.now_ms()) for lane, bucket in world.buckets.items()}
         self._set_off_faults(loop, db, life, clock)
-        if life.ending is Ending.KILL:
+        if life.ending in (Ending.KILL, Ending.POWER):
             loop.call_later(self._rng.uniform(0, life.active_s), _kill)
         failing = loop.create_task(self._until_failed(service, db))
         watching = loop.create_task(Liveness(world, db._viewer_conn).run())

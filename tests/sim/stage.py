@@ -11,9 +11,9 @@ from shoestring.core.model import Charge, Delivery, Durability, Limit, Page, Que
 from shoestring.core.retry import RetryPolicy
 from shoestring.core.signals import Discard, ItemsFailed, RateLimited, RetryLater, Snooze, SoftTimeout
 from shoestring.core.signature import Arguments
+from shoestring.engine.calls import Stop
 from shoestring.engine.records import Chunk
 from shoestring.engine.registry import HandlerSpec, Registry, SourceSpec
-from shoestring.engine.calls import Stop
 from tests.sim import invariants
 from tests.sim.loop import Killed
 from tests.sim.script import Act, Step, Subject
@@ -47,13 +47,16 @@ class SimJob:
     pages: list[list[int]]
     troubles: dict[int, list[Step]] = field(default_factory=dict)  # by page
     job_id: int | None = None
+    opened: int = 0  # what was committed when the producer was told
+    lost: bool = False  # with a power cut
     streamed: bool = False
     then: int | None = None
     every_ms: int = 0
     expires: bool = False
     refused: bool = False
     maybe_cancelled: bool = False
-    taken: set[int] = field(default_factory=set)  # slices the producer was told are stored
+    #: Slices the producer was told are stored, and what was committed then.
+    taken: dict[int, int] = field(default_factory=dict)
 
 
 class Stage:
@@ -211,7 +214,8 @@ class Stage:
             await self._wait(step)
             error = _error_of(step)
             if isinstance(error, RateLimited):
-                world.park(world.job_lane(planned.job_id), error.scope, world.now_ms() + int(error.delay_s * 1000), slack_s=invariants.A_TURN_S)
+                until_ms = world.now_ms() + int(error.delay_s * 1000)
+                world.park(world.job_lane(planned.job_id), error.scope, until_ms, slack_s=invariants.A_TURN_S)
             if error is not None:
                 raise error
         assert world.loop is not None
