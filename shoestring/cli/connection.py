@@ -122,8 +122,8 @@ def _unreachable(admin: tuple[Path, OSError], producers: tuple[Path, OSError], s
             " the user the daemon runs as, or as a member of the socket's group."
         )
     same = admin[1].errno == producers[1].errno
-    tried = f"{producers[0]} ({_reason(producers[1])})"
-    tried = tried if same else f"{tried} nor on {admin[0]} ({_reason(admin[1])})"
+    tried = f"{producers[0].absolute()} ({_reason(producers[1])})"
+    tried = tried if same else f"{tried} nor on {admin[0].absolute()} ({_reason(admin[1])})"
     return Unavailable(
         f"No daemon answers on {tried}. Nothing was sent, and what was accepted before is safe in the database."
         f" Start it with: {start_with}"

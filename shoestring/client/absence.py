@@ -16,7 +16,7 @@ def away(path: Path, error: Exception, *, was_reached: bool) -> Unavailable:
         return Unavailable(f"the shoestring daemon at {path} takes no connection: {error}")
     told = "What was sent and not answered may have been stored." if was_reached else "Nothing was sent."
     remedy = "Start it with `shoestring run`, or set `socket` in shoestring.toml to where it listens."
-    return Unavailable(f"no shoestring daemon answers at {path} ({_why(error)}). {told} {remedy}")
+    return Unavailable(f"no shoestring daemon answers at {path.absolute()} ({_why(error)}). {told} {remedy}")
 
 
 def closed(path: Path) -> Unavailable:

@@ -14,14 +14,16 @@ from .conftest import AsNobody, Invoke, Record
 from .records import a_status
 
 
-def test_without_a_daemon_the_socket_and_the_command_that_starts_it_are_named(invoke: Invoke) -> None:
+def test_without_a_daemon_the_socket_and_the_command_that_starts_it_are_named(
+    invoke: Invoke, folder: Path
+) -> None:
     """The commonest error of all has to be one a newcomer can act on."""
     result = invoke("status")
 
     assert (result.exit_code, result.stdout) == (3, "")
     assert result.stderr == (
-        "error: No daemon answers on shoestring.sock (no such socket). Nothing was sent, and what was accepted before"
-        " is safe in the database. Start it with: shoestring run\n"
+        f"error: No daemon answers on {folder}/shoestring.sock (no such socket). Nothing was sent, and what was"
+        " accepted before is safe in the database. Start it with: shoestring run\n"
     )
 
 
@@ -42,7 +44,7 @@ def test_a_socket_left_behind_is_not_a_daemon(invoke: Invoke, folder: Path) -> N
     result = invoke("status")
 
     assert result.exit_code == 3
-    assert "shoestring.sock (nobody listens) nor on shoestring.admin.sock (no such socket)" in result.stderr
+    assert f"{folder}/shoestring.sock (nobody listens) nor on {folder}/shoestring.admin.sock" in result.stderr
 
 
 def test_a_path_no_socket_can_have_is_said(invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ def test_an_error_fits_the_screen(folder: Path) -> None:
 
     assert exit_code == 3
     assert max(len(line) for line in click.unstyle(drawn).splitlines()) <= 80
-    assert click.unstyle(drawn).startswith("error: No daemon answers on shoestring.sock")
+    assert click.unstyle(drawn).startswith("error: No daemon answers on")
+    assert "Start it with: shoestring run" in drawn
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
