@@ -9,13 +9,14 @@ import click
 from shoestring.api.parameters import OneJob, OneTask
 from shoestring.cli.figures import count, counted, plain
 from shoestring.cli.group import Command
+from shoestring.cli.listing import ID
 from shoestring.cli.session import Session, with_session
 from shoestring.core.errors import Conflict, NotFound, ShoestringError
-from shoestring.core.model import Progress, TaskState, TaskView
+from shoestring.core.model import JobState, Progress, TaskState, TaskView
 
 
 @click.command(cls=Command, example="shoestring cancel 12\nshoestring cancel 12 13 20008")
-@click.argument("ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", type=ID, nargs=-1, required=True)
 @with_session
 def cancel(session: Session, *, ids: tuple[int, ...]) -> None:
     """Cancel tasks or jobs.
@@ -70,6 +71,8 @@ def _line(cancelled: TaskView | Progress) -> str:
     if isinstance(cancelled, TaskView):
         name = f"Task {cancelled.task_id} ({plain(cancelled.handler)})"
         return f"{name} is asked to stop." if cancelled.state is TaskState.RUNNING else f"{name} is cancelled."
+    if cancelled.state is JobState.DONE:
+        return f"Job {cancelled.job_id} ({plain(cancelled.handler)}) was done already: nothing to cancel."
     of = f" of {count(cancelled.total)}" if cancelled.total is not None else ""
     left = f", {count(cancelled.pending)} still running" if cancelled.pending else ""
     return (

@@ -9,7 +9,7 @@ import click
 from shoestring.api.parameters import ListDiscarded, OneTask
 from shoestring.cli.figures import span
 from shoestring.cli.group import Command, Group
-from shoestring.cli.listing import HANDLER, LIMIT, QUEUE, check_names, cut_short, one_task
+from shoestring.cli.listing import HANDLER, ID, LIMIT, QUEUE, check_names, cut_short, one_task
 from shoestring.cli.session import Session, with_session
 from shoestring.cli.table import Cell, Column, rows, terminal_width
 from shoestring.core.errors import NotFound
@@ -48,7 +48,7 @@ def list_discarded(session: Session, *, handler: str | None, queue: str | None, 
 
 
 @discarded.command("show", cls=Command, example="shoestring discarded show 12")
-@click.argument("task_id", metavar="ID", type=click.IntRange(min=1))
+@click.argument("task_id", metavar="ID", type=ID)
 @with_session
 def show(session: Session, *, task_id: int) -> None:
     """Show one discarded task: its arguments, its last error and the traceback."""

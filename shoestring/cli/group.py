@@ -138,6 +138,8 @@ def _resolved(
         return None
     known = group.list_commands(ctx)
     hint = did_you_mean(args[0], known) or f"Commands: {', '.join(known)}."
+    if getattr(group, "default", None) is not None and "show" in known:
+        hint += " An ID is a whole number."
     raise click.UsageError(f"There is no command '{args[0]}'. {hint}", ctx)
 
 

@@ -10,13 +10,13 @@ from shoestring.api.parameters import ListJobs, OneJob
 from shoestring.cli.cancel import cancel_all
 from shoestring.cli.figures import count, counted, instant, span, when
 from shoestring.cli.group import Command, Group
-from shoestring.cli.listing import LIMIT, cut_short
+from shoestring.cli.listing import ID, LIMIT, cut_short
 from shoestring.cli.session import Session, with_session
 from shoestring.cli.table import Cell, Column, facts, rows, terminal_width
 from shoestring.core.model import JobState, Progress
 
 _COLOURS = {JobState.DONE: "green", JobState.CANCELLED: "yellow"}
-JOB_ID = click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
+JOB_ID = click.argument("job_id", metavar="ID", type=ID)
 
 
 @click.group(cls=Group, default="list", example="shoestring jobs --state open\nshoestring jobs watch 3")
@@ -72,12 +72,14 @@ def watch(session: Session, *, job_id: int, every: float | None) -> None:
     from shoestring.cli.watch import watch_job
 
     last = watch_job(session, job_id, every)
+    if last.error is not None:
+        session.say(f"Not every item was found: {last.error}")
     if last.failed or last.error is not None or last.state is JobState.CANCELLED:
         raise click.exceptions.Exit(1)
 
 
 @jobs.command("cancel", cls=Command, example="shoestring jobs cancel 3")
-@click.argument("job_ids", metavar="ID...", type=click.IntRange(min=1), nargs=-1, required=True)
+@click.argument("job_ids", metavar="ID...", type=ID, nargs=-1, required=True)
 @with_session
 def cancel(session: Session, *, job_ids: tuple[int, ...]) -> None:
     """Cancel jobs: items not yet begun are dropped, running ones are asked to stop."""

@@ -14,6 +14,13 @@ from shoestring.cli.table import Cell, Column, facts, rows, terminal_width
 from shoestring.core.errors import NotFound
 from shoestring.core.model import Status, TaskState, TaskView
 
+
+class _Id(click.IntRange):
+    name = "ID"  # else a wrong one is "not a valid integer range"
+
+
+ID = _Id(min=1)
+
 LIMIT = click.option(
     "-n",
     "--limit",

@@ -7,7 +7,7 @@ import click
 from shoestring.api.parameters import Replay
 from shoestring.cli.figures import counted
 from shoestring.cli.group import Command
-from shoestring.cli.listing import check_names
+from shoestring.cli.listing import ID, check_names
 from shoestring.cli.session import Session, with_session
 from shoestring.core.errors import NotFound
 
@@ -16,7 +16,7 @@ _ANSWER_S = 600.0
 
 
 @click.command(cls=Command, example="shoestring retry 12 13\nshoestring retry --handler jobs.send_mail")
-@click.argument("task_ids", metavar="[ID]...", type=click.IntRange(min=1), nargs=-1)
+@click.argument("task_ids", metavar="[ID]...", type=ID, nargs=-1)
 @click.option("--handler", metavar="HANDLER", help="All discarded tasks of this handler.")
 @click.option("--queue", metavar="QUEUE", help="All discarded tasks of this queue.")
 @click.option("--all", "everything", is_flag=True, help="All discarded tasks.")

@@ -6,7 +6,7 @@ import click
 
 from shoestring.api.parameters import ListTasks, OneTask
 from shoestring.cli.group import Command, Group
-from shoestring.cli.listing import HANDLER, LIMIT, QUEUE, USER, check_names, cut_short, one_task, task_table
+from shoestring.cli.listing import HANDLER, ID, LIMIT, QUEUE, USER, check_names, cut_short, one_task, task_table
 from shoestring.cli.session import Session, with_session
 from shoestring.core.model import TaskState, TaskView
 
@@ -50,7 +50,7 @@ def list_tasks(
 
 
 @tasks.command("show", cls=Command, example="shoestring tasks show 12")
-@click.argument("task_id", metavar="ID", type=click.IntRange(min=1))
+@click.argument("task_id", metavar="ID", type=ID)
 @with_session
 def show(session: Session, *, task_id: int) -> None:
     """Show everything known about one task: arguments, attempts, last error, traceback."""

@@ -110,7 +110,7 @@ class Operator:
         if not count and refusal is not None:
             raise refusal
         if not count and ids is not None:
-            raise NotFound(f"none of the tasks {', '.join(map(str, ids))} is among the discarded.")
+            raise NotFound(f"none of these is among the discarded tasks: {', '.join(map(str, ids))}.")
         return count
 
     async def _with_deletes(self, future: asyncio.Future[Answers], rows: list[views.DiscardedRow]) -> Answers:

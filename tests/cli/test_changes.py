@@ -49,6 +49,19 @@ def test_a_cancelled_job_says_what_is_done_and_what_is_not(
     )
 
 
+def test_a_job_that_was_done_is_not_said_to_be_cancelled(invoke: Invoke, recorded: Record) -> None:
+    """Whoever reads "is cancelled" runs the rest by hand."""
+    recorded({"task.cancel": NotFound("there is no task 3."), "job.cancel": a_job(state=JobState.DONE)})
+
+    assert invoke("cancel", "3").stdout == "Job 3 (block) was done already: nothing to cancel.\n"
+
+
+def test_what_is_no_id_is_called_so(invoke: Invoke) -> None:
+    """Click's own word for it is "not a valid integer range"."""
+    assert "'x' is not a valid ID." in invoke("cancel", "x").stderr
+    assert "An ID is a whole number." in invoke("tasks", "x").stderr
+
+
 def test_a_daemon_that_goes_away_stops_the_list(invoke: Invoke, recorded: Record) -> None:
     """What was cancelled until then is told, in JSON too."""
 

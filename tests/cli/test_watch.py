@@ -56,6 +56,13 @@ def test_the_exit_code_says_whether_all_went_well(invoke: Invoke, recorded: Reco
     assert invoke("jobs", "watch", "3").exit_code == 1
 
 
+def test_a_source_that_failed_is_named(invoke: Invoke, recorded: Record) -> None:
+    """A job of which no page was read looks like one with nothing to do: done, 0 of 0."""
+    recorded({"job.progress": msgspec.structs.replace(DONE, error="source jobs.pages failed: NameError")})
+
+    assert "source jobs.pages failed: NameError" in invoke("jobs", "watch", "3").stderr
+
+
 def test_a_daemon_that_restarts_is_waited_for(invoke: Invoke, recorded: Record) -> None:
     """The job is in the database; a planned restart is no reason to stop looking."""
 
