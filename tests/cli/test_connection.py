@@ -14,9 +14,7 @@ from .conftest import AsNobody, Invoke, Record
 from .records import a_status
 
 
-def test_without_a_daemon_the_socket_and_the_command_that_starts_it_are_named(
-    invoke: Invoke, folder: Path
-) -> None:
+def test_without_a_daemon_the_socket_and_the_command_that_starts_it_are_named(invoke: Invoke, folder: Path) -> None:
     """The commonest error of all has to be one a newcomer can act on."""
     result = invoke("status")
 
