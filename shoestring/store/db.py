@@ -97,6 +97,8 @@ class SqliteDb:
         self._keeper = keeper
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="keeper")
         self._hops = 0
+        self._checkpointing = False
+        self._wal_restarts = False  # the next write may begin the WAL anew
         self._shm_fd = os.open(f"{path}-shm", os.O_RDONLY)
 
     async def write(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
@@ -104,18 +106,24 @@ class SqliteDb:
 
         A small batch is written right here on the loop if the thread has nothing to do: in the page cache that takes
         less time than the hand-over to the thread and back (one enqueue after the other: 7,800/s by the thread,
-        12,300 to 15,500 here). What waits for the disk, syncs and checkpoints, is on other threads either way.
+        12,300 to 15,500 here). What waits for the disk, syncs and checkpoints, is on other threads either way; so is
+        the write after a checkpoint, for SQLite syncs the header with which it begins the WAL anew.
 
         Raises:
             DiskFull: nothing was written; try again when there is space.
             StorageError: the file cannot be trusted to take writes any more; end the process and recover.
         """
-        if self._hops == 0 and args and isinstance(batch := args[0], Batch) and batch.is_small:
+        is_free = self._hops == 0 and not self._wal_restarts
+        if is_free and args and isinstance(batch := args[0], Batch) and batch.is_small:
             try:
                 return transact(self._writer._conn, f, args)  # noqa: SLF001 - its thread sleeps
             except sqlite3.Error as error:
                 raise classify(error, self._path) from error
-        return await self._run(self._writer, partial(transact, f=f, args=args))
+        beside_checkpoint = self._checkpointing
+        result = await self._run(self._writer, partial(transact, f=f, args=args))
+        if not (beside_checkpoint or self._checkpointing):
+            self._wal_restarts = False
+        return result
 
     async def read(self, f: Callable[[sqlite3.Connection, *Ts], T], *args: *Ts) -> T:
         """Run `f(conn, *args)` on the writer's thread: it sees every write that was begun before it."""
@@ -166,12 +174,15 @@ class SqliteDb:
         to several times its size the rest is done on the writer's thread, where nothing can be added meanwhile.
         """
         loop = asyncio.get_running_loop()
+        self._checkpointing = self._wal_restarts = True  # until it is heard of, nobody here knows how far it is
         try:
             done = await loop.run_in_executor(self._pool, self._keeper.checkpoint)
             if not done and self.wal_frames() > self._keeper.frames_max:
                 await self.read(_checkpoint)
         except sqlite3.Error as error:
             raise classify(error, self._path) from error
+        finally:
+            self._checkpointing = False
 
     def wal_frames(self) -> int:
         """Return how many pages the WAL holds."""
@@ -273,6 +284,9 @@ class _Keeper:
         try:
             while have < self._ballast_bytes:
                 have += os.pwrite(fd, zeros[: self._ballast_bytes - have], have)
+        except OSError:
+            self.ballast.unlink()  # half a ballast would be the last of the disk, and help nobody
+            raise
         finally:
             os.close(fd)
 

@@ -10,6 +10,14 @@ from shoestring.store import rows
 from shoestring.store.batch import Batch
 from tests.store.conftest import commit, delayed, ready
 
+
+def key_of(row: rows.Row) -> tuple[int, int]:
+    lane, rank = row[:2]
+    assert isinstance(lane, int)
+    assert isinstance(rank, int)
+    return lane, rank
+
+
 SIZES = sorted({0, 1, 2, 3, 5, 15, 16, 17, 63, 64, 65, 255, 256, 257, 1_023, 1_024, 1_025, 2_048, 2_300, 5_461})
 
 
@@ -50,12 +58,11 @@ def test_just_the_tasks_that_ended_are_deleted(conn: sqlite3.Connection, lanes: 
     stored = [ready(10 * n + lane, lane=lane) for lane in range(1, lanes + 1) for n in range(1, 6)]
     same_rank = [ready(11, lane=90), ready(12, lane=91)]
     commit(conn, Batch(accepted_ready=[*stored, *same_rank]))
-    gone = [(row[0], row[1]) for row in stored[::2]]
-    assert all(isinstance(lane, int) and isinstance(rank, int) for lane, rank in gone)
+    gone = [key_of(row) for row in stored[::2]]
 
     rows.delete_ready(conn, gone)
 
-    left = sorted(row for row in [*stored, *same_rank] if (row[0], row[1]) not in gone)  # type: ignore[type-var]
+    left = sorted((row for row in [*stored, *same_rank] if key_of(row) not in gone), key=key_of)
     assert left == conn.execute("SELECT * FROM ready ORDER BY lane, rank").fetchall()
 
 
@@ -87,6 +94,6 @@ def test_ranks_survive_the_way_through_json(conn: sqlite3.Connection, priority: 
     stored = [ready(2**53 - 1 - n, priority=priority, lane=n % 7) for n in range(20)]
     commit(conn, Batch(accepted_ready=stored))
 
-    rows.delete_ready(conn, [(row[0], row[1]) for row in stored[1:]])  # type: ignore[misc]
+    rows.delete_ready(conn, [key_of(row) for row in stored[1:]])
 
     assert stored[:1] == conn.execute("SELECT * FROM ready").fetchall()
