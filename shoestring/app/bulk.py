@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from shoestring.app.gateway import Gateway
 from shoestring.app.handler import Call, Receipt
 from shoestring.client import SLICE_BYTES, SLICE_ENTRIES, Stored
-from shoestring.core.errors import PartlyStored, QueueFull, ShoestringError
+from shoestring.core.errors import ArgumentError, PartlyStored, QueueFull, ShoestringError
 
 if TYPE_CHECKING:
     from shoestring.app.application import Shoestring
@@ -67,6 +67,8 @@ class Bulk:
 
     def add(self, call: Call) -> bool:
         """Take one call; True if it is time to `send`."""
+        if not isinstance(call, Call):
+            raise ArgumentError(f"{call!r} is no call; give handler.call(...), with the arguments it is to run with")
         self._calls.append(call)
         self._bytes += len(call.body)
         return len(self._calls) >= SLICE_ENTRIES or self._bytes >= SLICE_BYTES

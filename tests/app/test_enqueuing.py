@@ -322,6 +322,18 @@ async def test_a_wrong_call_among_many_stores_nothing_before_the_first_slice(app
         assert service.engine.status().ledger.accepted == 0
 
 
+async def test_a_handler_among_calls_is_said_to_be_none(app: Shoestring) -> None:
+    """Forgetting `.call(...)` ended in an AttributeError of ours."""
+
+    @app.task
+    async def work() -> None:
+        """Nothing to do."""
+
+    async with app.running():
+        with pytest.raises(ArgumentError, match=r"work> is no call; give handler\.call\("):
+            await app.enqueue_many([work])  # type: ignore[list-item]
+
+
 async def test_many_go_at_the_pace_of_the_commits(app: Shoestring) -> None:
     """More than may wait for a commit at once is no error of who enqueues them."""
     slow = Shoestring(msgspec.structs.replace(app.config, limits=limits(submissions_max=100)))
