@@ -8,11 +8,12 @@ it is pulled again. Nothing of a page that was not pulled is in memory.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Any, Final, cast
 
 from shoestring.core.clock import Clock, Dice
-from shoestring.core.errors import ShoestringError
+from shoestring.core.errors import Refused, ShoestringError, UsageError
 from shoestring.core.lanes import Lane, Park, blocked_until_ms
 from shoestring.core.lifecycle import Event
 from shoestring.core.model import JobState, Page
@@ -25,7 +26,7 @@ from shoestring.engine.registry import SourceSpec
 
 #: Pages pulled at once, over all jobs.
 _AT_ONCE: Final = 8
-#: Where a store refuses a page (disk full, a limit), it is pulled again after this.
+#: Where the disk refuses a page, it is pulled again after this.
 _REFUSED_MS: Final = 5_000
 
 
@@ -119,7 +120,12 @@ class Puller:
         assert job.spec.source is not None
         args, kwargs = source.arguments.decode(job.spec.source.body)
         call = cast("Awaitable[Any]", source.fn(job.cursor, *args, **kwargs))
-        page = await asyncio.wait_for(call, source.timeout.hard)
+        try:
+            page = await asyncio.wait_for(call, source.timeout.hard)
+        except asyncio.CancelledError as error:
+            if self.quiet:
+                raise
+            raise RuntimeError("the source cancelled itself") from error
         if not isinstance(page, Page) or not (page.next is None or isinstance(page.next, str)):
             raise TypeError(
                 f"source {source.name} returned {type(page).__name__}, not a Page with a text (or no) cursor"
@@ -138,12 +144,18 @@ class Puller:
             if job.state is not JobState.CANCELLED:
                 job.state = before[2]
 
-        assert self.jobs is not None
+        assert self.jobs is not None and job.spec.source is not None
         try:
             await self.jobs.add_items(job, items, undo)
-        except ShoestringError:
+        except UsageError as error:  # too large, or more than a bucket holds: it would be so each time
             undo()
-            job.next_pull_at_ms = self._clock.now_ms() + _REFUSED_MS
+            if job.state is JobState.OPEN:
+                self.jobs.seal_job(job, f"a page of source {job.spec.source.name} cannot be stored: {error}")
+            return
+        except ShoestringError as error:
+            undo()
+            wait_ms = math.ceil(error.retry_after * 1_000) if isinstance(error, Refused) else _REFUSED_MS
+            job.next_pull_at_ms = self._clock.now_ms() + wait_ms
             return
         if job.state is JobState.SEALED and job.pending == 0:
             self.jobs.drained(job)
