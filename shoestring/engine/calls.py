@@ -111,7 +111,8 @@ class Calls:
             waits_for = run(coro.send, None)
         except StopIteration:
             return
-        self._waits(slot)
+        self._first_wait()
+        self._limit(slot)
         while True:
             try:
                 try:
@@ -123,9 +124,8 @@ class Calls:
             except StopIteration:
                 return
 
-    def _waits(self, slot: Slot) -> None:
-        # Only now does it need time limits, and only now is the loop free for another slot.
-        self._first_wait()
+    def _limit(self, slot: Slot) -> None:
+        # Only when it first waits does a call need time limits.
         slot.waited = True
         assert slot.runs is not None
         spec = slot.runs.handler.spec
@@ -145,8 +145,12 @@ class Calls:
 
     async def _in_thread(self, slot: Slot, fn: Callable[[], object]) -> None:
         slot.thread = self._threads.run(fn)
-        self._waits(slot)
+        self._first_wait()
+        slot.waited = True
         try:
+            if slot.thread.begun is not None:  # all threads are busy: its time has not begun
+                await slot.thread.begun
+            self._limit(slot)
             await slot.thread.future
         finally:
             slot.thread = None
@@ -199,9 +203,8 @@ class Calls:
         slot.stop, slot.soft_due = stop, False
         if not slot.is_calling:
             return  # cancelling would end the slot itself; the next call does not begin
-        if slot.thread is not None:
-            # The thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
-            slot.thread.abandon()
+        # A thread cannot be ended. Its slot can: the await below it is cancelled, the thread is given up.
+        if slot.thread is not None and slot.thread.abandon():
             self._thread_given_up(slot.runs)
         slot.work.cancel()
         asyncio.get_running_loop().call_later(self.abandon_after_s, self._look_if_it_hangs, slot, slot.turn)

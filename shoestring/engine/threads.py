@@ -3,6 +3,10 @@
 A thread cannot be ended from outside. A call that outlives its hard limit is abandoned: its slot and its place here
 are given back, its thread goes on until the function returns and then ends instead of taking more work. Threads are
 daemon threads, so that an abandoned one does not keep the process from ending.
+
+Between the loop and a thread stands the lock of their call: whether it runs is decided under it. So a call that is
+given up before it began is never begun, and an exception that is raised in a call from outside is not raised in
+whatever its thread does next.
 """
 
 from __future__ import annotations
@@ -10,28 +14,89 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import enum
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from shoestring.core.signals import SoftTimeout
+
+class _State(enum.Enum):
+    WAITS = "waits"
+    RUNS = "runs"
+    OVER = "over"  # its answer is on its way to the loop, or there
+    WITHDRAWN = "withdrawn"  # given up before it began
+    ABANDONED = "abandoned"  # given up while it ran
 
 
 class _Call:
-    __slots__ = ("abandoned", "context", "fn", "future", "loop", "thread_id")
+    """One call, from the loop to a thread and back."""
 
-    def __init__(self, fn: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    __slots__ = ("begun", "context", "fn", "future", "lock", "loop", "state", "thread_id")
+
+    def __init__(self, fn: Callable[[], Any], *, waits: bool) -> None:
+        self.loop = asyncio.get_running_loop()
         self.fn = fn
-        self.future = future
-        self.loop = future.get_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.begun: asyncio.Future[None] | None = self.loop.create_future() if waits else None
         self.context = contextvars.copy_context()
-        self.thread_id: int | None = None
-        self.abandoned = False
+        self.lock = threading.Lock()
+        self.state = _State.WAITS
+        self.thread_id = 0
 
-    def is_abandoned(self) -> bool:
-        """Ask again each time: the loop may say so at any moment."""
-        return self.abandoned
+    # -- in the thread --------------------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        with self.lock:
+            if self.state is _State.WITHDRAWN:
+                return False
+            self.state, self.thread_id = _State.RUNS, threading.get_ident()
+        if self.begun is not None:
+            self._tell(_done, self.begun)
+        return True
+
+    def run(self) -> tuple[object, BaseException | None]:
+        """Call the function; return what it returned and what it raised."""
+        try:
+            try:
+                return self.context.run(self.fn), None
+            finally:
+                self._leave()
+        except BaseException as failure:  # noqa: BLE001 - whatever it was, it belongs to the caller
+            return None, failure
+
+    def _leave(self) -> None:
+        with self.lock:
+            _raise_in(self.thread_id, None)  # what was to be raised in the function is not raised behind it
+            if self.state is _State.RUNS:
+                self.state = _State.OVER
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> bool:
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            return False  # the loop is closed: this call was abandoned at a stop and nobody waits for it
+        return True
+
+    def settle(self, pool: Threads, result: object, failure: BaseException | None) -> bool:
+        return self._tell(pool.settle, self, result, failure)
+
+    # -- on the loop ----------------------------------------------------------------------------------------------
+
+    def give_up(self) -> _State:
+        """Tell the thread that nobody waits any more; return how far the call was."""
+        with self.lock:
+            was = self.state
+            if was is _State.WAITS:
+                self.state = _State.WITHDRAWN
+            elif was is _State.RUNS:
+                self.state = _State.ABANDONED
+            return was
+
+    def interrupt(self, error: type[BaseException]) -> None:
+        with self.lock:
+            if self.state is _State.RUNS:
+                _raise_in(self.thread_id, error)
 
 
 class Threads:
@@ -45,8 +110,8 @@ class Threads:
 
     def run(self, fn: Callable[[], Any]) -> ThreadCall:
         """Run `fn()` in a thread; await the call's `future` for what it returns or raises."""
-        call = _Call(fn, asyncio.get_running_loop().create_future())
         self._busy += 1
+        call = _Call(fn, waits=self._busy > self._limit)
         if self._busy > self._threads and self._threads < self._limit:
             self._threads += 1
             threading.Thread(target=self._work, daemon=True, name=f"handler-{self._threads}").start()
@@ -54,27 +119,29 @@ class Threads:
         return ThreadCall(self, call)
 
     def _work(self) -> None:
-        while (call := self._queue.get()) is not None and not call.is_abandoned():
-            result, failure = _run(call)
-            try:
-                call.loop.call_soon_threadsafe(self._settle, call, result, failure)
-            except RuntimeError:
-                return  # the loop is closed: this call was abandoned at a stop and nobody waits for it
-            if call.is_abandoned():
+        while (call := self._queue.get()) is not None:
+            if not call.begin():
+                continue
+            result, failure = call.run()
+            if not call.settle(self, result, failure) or call.state is _State.ABANDONED:
                 return
+            del call, result, failure  # until the next call comes, nothing of this one is kept alive
 
-    def _settle(self, call: _Call, result: object, failure: BaseException | None) -> None:
-        if call.abandoned:
+    def settle(self, call: _Call, result: object, failure: BaseException | None) -> None:
+        if call.state is _State.ABANDONED:
             return
         self._busy -= 1
         if not call.future.done():
             _deliver(call.future, result, failure)
 
-    def give_up(self, call: _Call) -> None:
-        if not call.abandoned:
-            call.abandoned = True
+    def give_up(self, call: _Call) -> bool:
+        """Take back a call's place; True if a thread is left behind with it."""
+        was = call.give_up()
+        if was in (_State.WAITS, _State.RUNS):
             self._busy -= 1
+        if was is _State.RUNS:
             self._threads -= 1
+        return was is _State.RUNS
 
     def close(self) -> None:
         """Let idle threads end."""
@@ -82,22 +149,15 @@ class Threads:
             self._queue.put(None)
 
 
-def _run(call: _Call) -> tuple[object, BaseException | None]:
-    """Return what the function returned or raised."""
-    result: object = None
-    failure: BaseException | None = None
-    try:
-        call.thread_id = threading.get_ident()
-        try:
-            result = call.context.run(call.fn)
-        except BaseException as error:  # noqa: BLE001 - whatever it was, it belongs to the caller
-            failure = error
-        call.thread_id = None
-        for _ in range(2):
-            pass  # an interrupt sent until just now is raised at a turn of a loop at the latest: in here
-    except SoftTimeout:
-        call.thread_id = None  # it came when the function had ended: its result stands
-    return result, failure
+def _raise_in(thread_id: int, error: type[BaseException] | None) -> None:
+    """Have `error` raised in a thread at its next bytecode; None takes back what was not raised yet."""
+    what = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), what)
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _deliver(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
@@ -112,18 +172,22 @@ def _deliver(future: asyncio.Future[Any], result: object, error: BaseException |
 class ThreadCall:
     """One call in a thread."""
 
-    __slots__ = ("_call", "_threads", "future")
+    __slots__ = ("_call", "_threads", "begun", "future")
 
     def __init__(self, threads: Threads, call: _Call) -> None:
         self._threads = threads
         self._call = call
         self.future = call.future
+        #: Done when the function is called; None where a thread is free for it.
+        self.begun = call.begun
 
     def interrupt(self, error: type[BaseException]) -> None:
         """Have `error` raised in the function at its next bytecode; one that waits inside C code notices later."""
-        if (thread_id := self._call.thread_id) is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
+        self._call.interrupt(error)
 
-    def abandon(self) -> None:
-        """Give the thread up: it ends with the function, and another may be started in its place."""
-        self._threads.give_up(self._call)
+    def abandon(self) -> bool:
+        """Give the call up. A thread that runs it ends with the function, and another may be started in its place.
+
+        Returns False if it had not begun: it never will then, and no thread is left behind.
+        """
+        return self._threads.give_up(self._call)
