@@ -103,8 +103,9 @@ def _check_subject(world: World, call: Call) -> None:
     before = world.lives.get((subject.n, task.id), [])
     if spec.delivery is Delivery.AT_MOST_ONCE and any(each.end is not End.FREE for each in before):
         world.fail("at_most_once", what)
-    if subject.is_poison and subject.calls > CRASHES_ALONE:
-        world.fail("poison_ends", f"{what}: call {subject.calls + 1}")
+    calls = len(world.lives.get((subject.n, task.id), []))
+    if subject.is_poison and calls > CRASHES_ALONE and not world.power_cuts:
+        world.fail("poison_ends", f"{what}: call {calls + 1}")
 
 
 def _check_history(world: World, call: Call) -> None:
@@ -197,4 +198,3 @@ def pulled(world: World, job: SimJob) -> None:
         world.fail("pull_has_room", f"job {job.number}: {lane.ledger.pending} items are pending")
     if world.latest_ms < world.parked_until_ms(lane.queue.name, lane.user, slack_s=A_TURN_S):
         world.fail("pull_has_room", f"job {job.number}: its lane is parked")
-

@@ -57,6 +57,7 @@ class Subject:
     cancelled: bool = False  # the cancellation was confirmed
     maybe_cancelled: bool = False  # it was asked for
     accepted_in: int = 0  # generation
+    told: int = 0  # what was committed when the producer was told
     calls: int = 0
 
     def step(self) -> Step:

@@ -114,8 +114,8 @@ class Simulation:
             clean = False
         except Livelock as error:
             raise Violation("drains", str(error)) from error
+        self._image = self.dbs[-1].image or self._image
         if not clean and world.violation is None:
-            self._image = self.dbs[-1].image or self._image
             world.say("crash")
             if life.ending is Ending.POWER:
                 self._cut_power()

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from shoestring.core.bucket import Bucket
 from shoestring.core.clock import SteadyWall
 from shoestring.core.signals import Scope
+from shoestring.engine.calls import Slot
 from shoestring.engine.engine import Engine
 from shoestring.engine.records import Task
-from shoestring.engine.calls import Slot
 from tests.sim.loop import Killed, SimLoop
 from tests.sim.script import Subject
 from tests.sim.violation import Violation
@@ -69,6 +69,14 @@ class Held:
     from_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancellation that was confirmed."""
+
+    was_running: bool  # and told to stop
+    told: int  # what was committed then
+
+
 @dataclass(slots=True)
 class SimClock:
     """The machine's clocks: one that only goes on, and one that people set."""
@@ -108,8 +116,8 @@ class World:
     committed_buckets: dict[tuple[str, str], Bucket] = field(default_factory=dict)
     chunks: dict[int, list[int]] = field(default_factory=dict)  # the items of each chunk ever stored
     asked_to_cancel: set[int] = field(default_factory=set)
-    cancelled_tasks: dict[int, bool] = field(default_factory=dict)  # whether it was running and told to stop
-    cancelled_jobs: set[int] = field(default_factory=set)
+    cancelled_tasks: dict[int, Cancelled] = field(default_factory=dict)
+    cancelled_jobs: dict[int, int] = field(default_factory=dict)  # what was committed when that was confirmed
     replays: int = 0  # asked for
     replayed: int = 0  # tasks confirmed
     asking: dict[int, tuple[str, int]] = field(default_factory=dict)  # who waits for an answer, and for what
@@ -119,6 +127,7 @@ class World:
     stepped_ms: int = 0  # by how much the wall clock was set so far
     generation: int = 0
     crashes: list[int] = field(default_factory=list)  # generations that ended without saying so
+    power_cuts: int = 0
     lost_after: dict[int, int] = field(default_factory=dict)  # by generation: what its crash left in the file
     suspects: set[tuple[int, int]] = field(default_factory=set)  # (lane, rank) of what the dead process had in hand
     dead: bool = True  # the process is gone; who still talks is not heard
@@ -222,7 +231,7 @@ class World:
         self.held = {key: held for key, held in self.held.items() if held.since <= self.committed_seq}
         self.buckets = dict(self.committed_buckets)
         # One that ran was told to stop, and comes to its outcome when its handler has: a crash may come before.
-        self.cancelled_tasks = {task_id: running for task_id, running in self.cancelled_tasks.items() if not running}
+        self.cancelled_tasks = {task_id: it for task_id, it in self.cancelled_tasks.items() if not it.was_running}
 
 
 def _park_key(lane: tuple[str, str], scope: Scope) -> tuple[Scope, str | tuple[str, str]]:
