@@ -251,6 +251,8 @@ class Runner:
         assert spec is not None
         slot.abandoned = True
         del self.slots[slot.number]
+        if self._register is not None:
+            self._register.clear(slot.number)  # its task has its outcome, and may not be blamed for what comes
         self._count_abandoned(task)
         if task.chunk is not None:
             self._chunks.abandoned(slot, task, spec)
