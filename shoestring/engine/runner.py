@@ -149,6 +149,8 @@ class Runner:
             if in_a_row >= _IN_A_ROW:
                 in_a_row = 0
                 slot.runs = None  # it ended: who stops what runs does not mean this slot
+                if self._register is not None:
+                    self._register.clear(slot.number)  # nor does a crash that comes now
                 await asyncio.sleep(0)
 
     async def _rest(self, slot: Slot) -> None:
