@@ -199,6 +199,8 @@ class Calls:
         """Cancel what a slot runs, and abandon it if that does not end it."""
         assert slot.work is not None and slot.runs is not None
         if slot.stop is not None:
+            if stop is Stop.CANCELLED:
+                slot.stop = stop  # it was told to stop before: now it does not run again either
             return
         slot.stop, slot.soft_due = stop, False
         if not slot.is_calling:
